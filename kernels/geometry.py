@@ -82,8 +82,8 @@ class Conv2dGeometry:
 def pooled_size(size: int, k: int, stride: int, pad: int, dilation: int, ceil_mode: bool) -> int:
     """Windows along one dimension of a pooling with padding `pad` on both sides.
 
-    With `ceil_mode` a last, incomplete window counts too, but only if it starts inside the input or the left padding: one that
-    starts in the right padding would see nothing.
+    With `ceil_mode` a last, incomplete window counts too, but only if it starts inside the input or the left padding:
+    one that starts in the right padding would see nothing.
     """
     room = size + 2 * pad - span(k, dilation)
     if not ceil_mode:
@@ -94,7 +94,7 @@ def pooled_size(size: int, k: int, stride: int, pad: int, dilation: int, ceil_mo
 
 @dataclass(frozen=True)
 class Pool2dGeometry:
-    """Sizes of max_pool2d and avg_pool2d. The last two fields are for averages only; `divisor_override` 0 means none."""
+    """Sizes of max_pool2d and avg_pool2d. The last two fields serve averages only; `divisor_override` 0 means none."""
 
     n: int
     c: int
@@ -130,7 +130,7 @@ class Pool2dGeometry:
 
     @property
     def pad_bottom(self) -> int:
-        """Rows the last window reaches below x; more than pad_top in ceil_mode, negative where rows of x are left over."""
+        """Rows the last window reaches below x; above pad_top in ceil_mode, negative where rows of x are left over."""
         return (self.h_out - 1) * self.stride_h + self.span_h - self.h - self.pad_top
 
     @property
