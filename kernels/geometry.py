@@ -146,6 +146,18 @@ class Pool2dGeometry:
     def y_shape(self) -> tuple[int, int, int, int]:
         return (self.n, self.c, self.h_out, self.w_out)
 
+    @property
+    def every_window_meets_x(self) -> bool:
+        """False where all taps of some window lie in the padding: a dilated window can step over a small x."""
+        return _every_window_meets(self.h, self.k_h, self.stride_h, self.pad_top, self.dilation_h, self.h_out) and (
+            _every_window_meets(self.w, self.k_w, self.stride_w, self.pad_left, self.dilation_w, self.w_out)
+        )
+
+
+def _every_window_meets(size: int, k: int, stride: int, pad: int, dilation: int, outputs: int) -> bool:
+    starts = (r * stride - pad for r in range(outputs))
+    return all(any(0 <= start + i * dilation < size for i in range(k)) for start in starts)
+
 
 @dataclass(frozen=True)
 class AdaptivePool2dGeometry:

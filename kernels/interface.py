@@ -93,6 +93,7 @@ class KernelSet(Protocol):
                     if v > y or isnan(v): y, index = v, (row of v) * w + (column of v)
 
         A NaN therefore wins, and of several the last, as in PyTorch; a window of -inf points at its first element.
+        Every window meets x (g.every_window_meets_x).
 
         Args:
             x: (n, c, h, w).
@@ -214,6 +215,8 @@ class KernelSet(Protocol):
 
             for b, c, r, s:
                 y[b, c, r, s] = x[b, c, min(floor(r * scale_h), h - 1), min(floor(s * scale_w), w - 1)]
+
+        The products are rounded to float32 whatever x is, as in PyTorch.
 
         Args:
             x: (n, c, h, w).

@@ -112,7 +112,7 @@ def _backward_x_by_tap(grad_y: Array, weight: Array, g: Conv2dGeometry) -> Array
             tap = np.ascontiguousarray(per_group[..., i, j].swapaxes(1, 2))  # (groups, c_in / groups, c_out / groups)
             sent = (tap @ grad_y).reshape(g.n, g.c_in, g.h_out, g.w_out)
             top, left = i * g.dilation_h, j * g.dilation_w
-            rows = slice(top, top + (g.h_out - 1) * g.stride_h + 1, g.stride_h)
-            columns = slice(left, left + (g.w_out - 1) * g.stride_w + 1, g.stride_w)
+            rows = slice(top, top + g.h_out * g.stride_h, g.stride_h)
+            columns = slice(left, left + g.w_out * g.stride_w, g.stride_w)
             padded[:, :, rows, columns] += sent
     return np.ascontiguousarray(padded[:, :, g.pad_top : g.pad_top + g.h, g.pad_left : g.pad_left + g.w])

@@ -17,8 +17,8 @@ from minires.kernels.reference.windows import native
 def interpolate_nearest_forward(x: Array, g: InterpolateGeometry) -> Array:
     """y[r, s] = x[floor(r scale_h), floor(s scale_w)]; see interface.interpolate_nearest_forward."""
     x = native(x)
-    rows = _nearest(g.h, g.h_out, g.scale_h, x.dtype)
-    columns = _nearest(g.w, g.w_out, g.scale_w, x.dtype)
+    rows = _nearest(g.h, g.h_out, g.scale_h)
+    columns = _nearest(g.w, g.w_out, g.scale_w)
     return x[:, :, rows[:, None], columns]
 
 
@@ -26,10 +26,10 @@ def interpolate_nearest_backward(grad_y: Array, g: InterpolateGeometry) -> Array
     """The adjoint: see interface.interpolate_nearest_backward."""
     grad_y = native(grad_y)
     by_row = np.zeros((g.n, g.c, g.h, g.w_out), dtype=grad_y.dtype)
-    for r, source in enumerate(_nearest(g.h, g.h_out, g.scale_h, grad_y.dtype)):
+    for r, source in enumerate(_nearest(g.h, g.h_out, g.scale_h)):
         by_row[:, :, source] += grad_y[:, :, r]
     grad_x = np.zeros(g.x_shape, dtype=grad_y.dtype)
-    for s, source in enumerate(_nearest(g.w, g.w_out, g.scale_w, grad_y.dtype)):
+    for s, source in enumerate(_nearest(g.w, g.w_out, g.scale_w)):
         grad_x[:, :, :, source] += by_row[:, :, :, s]
     return grad_x
 
@@ -58,11 +58,10 @@ def interpolate_bilinear_backward(grad_y: Array, g: InterpolateGeometry) -> Arra
     return grad_x
 
 
-def _nearest(size: int, size_out: int, scale: float, dtype: np.dtype) -> Array:
+def _nearest(size: int, size_out: int, scale: float) -> Array:
     """The source position of each output position, in one dimension."""
-    # The product in x's own precision, then rounded to single: PyTorch's arithmetic, and where it lands on an integer
-    # or just below decides the pixel.
-    position = (np.arange(size_out).astype(dtype) * dtype.type(scale)).astype(np.float32)
+    # In single precision whatever x is: PyTorch's arithmetic, and a rounding up to the next integer decides the pixel.
+    position = np.arange(size_out).astype(np.float32) * np.float32(scale)
     return np.minimum(np.floor(position).astype(np.int64), size - 1)
 
 

@@ -58,10 +58,10 @@ def adaptive_max_pool2d_forward(x: Array, g: AdaptivePool2dGeometry) -> tuple[Ar
         for s in range(g.w_out):
             rows, columns = g.rows(r), g.columns(s)
             region = x[:, :, rows, columns]
-            width = region.shape[3]
-            region = region.reshape(g.n, g.c, -1)
+            height, width = region.shape[2:]
+            region = region.reshape(g.n, g.c, height * width)
             missing = np.isnan(region)
-            last_nan = region.shape[2] - 1 - missing[:, :, ::-1].argmax(axis=2)
+            last_nan = height * width - 1 - missing[:, :, ::-1].argmax(axis=2)
             best = np.where(missing.any(axis=2), last_nan, region.argmax(axis=2))  # argmax: the first of equals
             y[:, :, r, s] = np.take_along_axis(region, best[..., None], axis=2)[..., 0]
             indices[:, :, r, s] = (rows.start + best // width) * g.w + columns.start + best % width
@@ -106,8 +106,8 @@ def avg_pool2d_backward(grad_y: Array, g: Pool2dGeometry) -> Array:
     padded = np.zeros((g.n, g.c, h_padded, w_padded), dtype=share.dtype)
     for i in range(g.k_h):
         for j in range(g.k_w):
-            rows = slice(i, i + (g.h_out - 1) * g.stride_h + 1, g.stride_h)
-            columns = slice(j, j + (g.w_out - 1) * g.stride_w + 1, g.stride_w)
+            rows = slice(i, i + g.h_out * g.stride_h, g.stride_h)
+            columns = slice(j, j + g.w_out * g.stride_w, g.stride_w)
             padded[:, :, rows, columns] += share
     return np.ascontiguousarray(padded[:, :, g.pad_top : g.pad_top + g.h, g.pad_left : g.pad_left + g.w])
 
