@@ -1,0 +1,1 @@
+"""Files: whole or not at all (`files`), and minires' own container for nested values (`archive`). NumPy alone."""
