@@ -1,0 +1,116 @@
+"""Devices, array modules and kernel sets: what stands between an op and the machine.
+
+An op never asks where it runs. The gate (`autograd.apply`) looks at the arrays, takes the array module (`numpy` or `cupy`)
+for one-line formulas and a *kernel set* for whole operations. A set is a module that satisfies
+`minires.kernels.interface.KernelSet`; `reference` is plain NumPy. A set that is asked for and missing is an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minires.config import KERNEL_SETS, settings
+from minires.errors import ConfigError, DeviceError
+
+
+class device:
+    """Where a tensor lives: `device("cpu")`, `device("cuda", 0)`, `device("cuda:0")`."""
+
+    __slots__ = ("index", "type")
+
+    def __init__(self, type: Any, index: int | None = None) -> None:
+        if isinstance(type, device):
+            type, index = type.type, type.index if index is None else index
+        if isinstance(type, int):  # torch: device(0) is the first GPU
+            type, index = "cuda", type
+        if not isinstance(type, str):
+            raise DeviceError(f"device: type must be 'cpu' or 'cuda', got {type!r}")
+        name, colon, number = type.partition(":")
+        if name not in ("cpu", "cuda") or (colon and not number.isdecimal()):
+            raise DeviceError(f"device: type must be 'cpu', 'cuda' or 'cuda:N', got {type!r}")
+        self.type = name
+        self.index = int(number) if number else index
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, device) and (self.type, self.index) == (other.type, other.index)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __repr__(self) -> str:
+        index = "" if self.index is None else f", index={self.index}"
+        return f"device(type={self.type!r}{index})"
+
+
+CPU = device("cpu")
+
+
+def as_device(value: Any) -> device:
+    """`value` as a device that can be used.
+
+    Raises:
+        DeviceError: 'cuda', which has no kernel set yet.
+    """
+    wanted = value if isinstance(value, device) else device(value)
+    if wanted.type == "cuda":
+        raise DeviceError(
+            f"device: {wanted} has no kernel set in this version of minires (kernels/cuda is not there yet); use 'cpu'"
+        )
+    return wanted
+
+
+def device_of(array: Any) -> device:
+    """The device that holds `array`."""
+    return CPU
+
+
+def array_module(array: Any) -> ModuleType:
+    """The module whose functions work on `array`: numpy."""
+    return np
+
+
+@cache
+def kernel_set(name: str = "auto") -> Any:
+    """The kernel set called `name`, imported at first use.
+
+    Raises:
+        ConfigError: no set of that name.
+    """
+    if name == "auto":
+        name = "reference"
+    if name not in KERNEL_SETS:
+        raise ConfigError(f"kernel_set: name must be one of {', '.join(KERNEL_SETS)}, got {name!r}")
+    return importlib.import_module(f"minires.kernels.{name}")
+
+
+_current = settings.kernels
+
+
+def current_kernels() -> Any:
+    """The kernel set that serves ops now."""
+    return kernel_set(_current)
+
+
+class use_kernels:
+    """`with use_kernels("reference"): ...` runs the ops inside on that kernel set."""
+
+    def __init__(self, name: str) -> None:
+        kernel_set(name)  # a missing set is an error here, not at the first op
+        self.name = name
+
+    def __enter__(self) -> use_kernels:
+        global _current
+        self._before, _current = _current, self.name
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        global _current
+        _current = self._before

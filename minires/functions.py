@@ -1,0 +1,100 @@
+"""torch's functions of tensors at the top level: `minires.exp(x)`, `minires.cat([a, b])`, `minires.where(c, a, b)`.
+
+Every op is defined once, in `minires.ops`; this page says which of them are also functions of the package, as in torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minires.autograd import checkpoint  # noqa: F401  # kept beside the functions that build graphs
+from minires.ops.activation import relu, sigmoid, tanh
+from minires.ops.arithmetic import (
+    add, bitwise_and, bitwise_or, bitwise_xor, clamp, div, eq, floor_divide, ge, gt, le, logical_and, logical_not, logical_or,
+    logical_xor, lt, maximum, minimum, mul, ne, pow, remainder, sub, where,
+)  # fmt: skip
+from minires.ops.index import (
+    argsort, chunk, gather, hstack, index_select, masked_select, narrow, nonzero, scatter, scatter_add, select, sort, split,
+    take, topk, tril, triu, unbind, vstack,
+)  # fmt: skip
+from minires.ops.linear import bmm, matmul, mm
+from minires.ops.reduce import (
+    all, amax, amin, any, argmax, argmin, bincount, cumsum, logsumexp, max, mean, min, nan_to_num, norm, prod, std, sum, var,
+    var_mean,
+)  # fmt: skip
+from minires.ops.shape import (
+    broadcast_to, cat, clone, flatten, flip, movedim, permute, reshape, roll, squeeze, stack, t, transpose, unflatten, unsqueeze,
+)  # fmt: skip
+from minires.ops.softmax import log_softmax, softmax
+from minires.ops.unary import (
+    abs, bitwise_not, ceil, cos, exp, expm1, floor, isfinite, isinf, isnan, log, log1p, log2, log10, neg, reciprocal, round,
+    rsqrt, sign, sin, sqrt, square, trunc,
+)  # fmt: skip
+from minires.tensor import Tensor
+
+concat = concatenate = cat
+clip = clamp
+swapaxes = transpose
+multiply, divide, subtract = mul, div, sub
+
+
+def is_tensor(obj: Any) -> bool:
+    return isinstance(obj, Tensor)
+
+
+def is_floating_point(input: Tensor) -> bool:
+    return input.is_floating_point()
+
+
+def numel(input: Tensor) -> int:
+    return input.numel()
+
+
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether shapes and all values agree."""
+    return bool(np.array_equal(input.array, other.array))
+
+
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
+    """|input - other| <= atol + rtol |other|, element by element."""
+    return Tensor(np.asarray(np.isclose(input.array, other.array, rtol, atol, equal_nan)))
+
+
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+    return bool(isclose(input, other, rtol, atol, equal_nan).array.all())
+
+
+def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Any:
+    """The distinct values in order, with the way back and their counts where asked for."""
+    values, inverse, counts = np.unique(input.array, return_inverse=True, return_counts=True)
+    results = [Tensor(values)]
+    if return_inverse:
+        results.append(Tensor(inverse.reshape(input.array.shape)))
+    if return_counts:
+        results.append(Tensor(counts))
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def outer(input: Tensor, vec2: Tensor) -> Tensor:
+    """y_ij = a_i b_j."""
+    return input.unsqueeze(1) * vec2.unsqueeze(0)
+
+
+def dot(input: Tensor, tensor: Tensor) -> Tensor:
+    return matmul(input, tensor)
+
+
+__all__ = [
+    "abs", "add", "all", "allclose", "amax", "amin", "any", "argmax", "argmin", "argsort", "bincount", "bitwise_and", "bitwise_not",
+    "bitwise_or", "bitwise_xor", "bmm", "broadcast_to", "cat", "ceil", "chunk", "clamp", "clip", "clone", "concat", "concatenate", "cos",
+    "cumsum", "div", "divide", "dot", "eq", "equal", "exp", "expm1", "flatten", "flip", "floor", "floor_divide", "gather", "ge", "gt",
+    "hstack", "index_select", "is_floating_point", "is_tensor", "isclose", "isfinite", "isinf", "isnan", "le", "log", "log10", "log1p",
+    "log2", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "lt", "masked_select", "matmul", "max",
+    "maximum", "mean", "min", "minimum", "mm", "movedim", "mul", "multiply", "nan_to_num", "narrow", "ne", "neg", "nonzero", "norm",
+    "numel", "outer", "permute", "pow", "prod", "reciprocal", "relu", "remainder", "reshape", "roll", "round", "rsqrt", "scatter",
+    "scatter_add", "select", "sigmoid", "sign", "sin", "softmax", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "sub",
+    "subtract", "sum", "swapaxes", "t", "take", "tanh", "topk", "transpose", "tril", "triu", "trunc", "unbind", "unflatten", "unique",
+    "unsqueeze", "var", "var_mean", "vstack", "where",
+]  # fmt: skip
