@@ -5,40 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-
-def _inside(a):
-    """A slice from the middle of a larger array."""
-    big = np.full([size + 3 for size in a.shape], np.nan, a.dtype)
-    view = big[tuple(slice(1, 1 + size) for size in a.shape)]
-    view[...] = a
-    return view
-
-
-def _every_second(a):
-    big = np.full([*a.shape[:-1], 2 * a.shape[-1]], np.nan, a.dtype)
-    big[..., ::2] = a
-    return big[..., ::2]
-
-
-def _backwards(a):
-    mirror = (slice(None, None, -1),) * a.ndim
-    return np.ascontiguousarray(a[mirror])[mirror]
-
-
-MEMORY_FORMS = {
-    "transposed": lambda a: np.ascontiguousarray(a.T).T,
-    "inside": _inside,
-    "every second": _every_second,
-    "backwards": _backwards,
-    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
-}
+from tests.strategies import MEMORY_FORMS, in_memory_form
 
 
 def assert_same_in_every_form(kernel, *arrays):
     """`kernel(*arrays)` gives the same numbers whatever form the arrays have, and leaves them as they were."""
     expected = kernel(*arrays)
-    for name, form in MEMORY_FORMS.items():
-        given = [form(a) for a in arrays]
+    for name in MEMORY_FORMS:
+        given = [in_memory_form(a, name) for a in arrays]
         for a in given:
             a.flags.writeable = False  # a kernel that writes to its input raises here
         result = kernel(*given)
