@@ -1,0 +1,282 @@
+"""Every setting of a training run, in one flat table that can be printed, saved and read back.
+
+Four layers, each over the one before: the defaults below, the recipe of the data set, a TOML file (`--config`), the
+command line (`--epochs 5`, `--set lr=0.1`). What came out is written into the run's folder, so a run can be repeated
+from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from minires.errors import ConfigError, UnknownNameError
+
+__all__ = ["RECIPES", "TrainConfig", "build_config", "model_arguments", "parse_assignment", "read_toml", "to_toml"]
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "onecycle", "step", "multistep", "linear")
+
+
+def _setting(default: Any, text: str) -> Any:
+    """A field with its one-line explanation, which `--print-config` writes beside it."""
+    return field(default=default, metadata={"text": text})
+
+
+@dataclass
+class TrainConfig:
+    """The settings of one training run. The defaults are the recipe for small photographs; `RECIPES` holds what
+    differs.
+
+    Nothing is None: an empty string or 0 means "not set", so that every value can stand in a TOML file.
+    """
+
+    data: str = _setting("digits", "data set: `minires data` lists them; or folder:PATH")
+    data_dir: str = _setting("", "where its files lie (empty: $MINIRES_DATA, then the usual places)")
+    limit: int = _setting(0, "train on the first N images only (0: all)")
+    val_fraction: float = _setting(
+        0.1, "part of the training images kept aside to choose the best checkpoint (0: none)"
+    )
+
+    model: str = _setting("resnet20", "architecture: `minires summary` lists them")
+    model_options: list[str] = field(
+        default_factory=list,
+        metadata={"text": "options of the architecture as key=value: shortcut=B, width=8, plain=true"},
+    )
+
+    epochs: int = _setting(30, "passes over the training images")
+    batch_size: int = _setting(128, "images in one step")
+    optimizer: str = _setting("sgd", "one of: " + ", ".join(OPTIMIZERS))
+    lr: float = _setting(0.1, "highest learning rate")
+    momentum: float = _setting(0.9, "of sgd; beta1 of adam and adamw")
+    nesterov: bool = _setting(True, "sgd looks ahead along its momentum")
+    weight_decay: float = _setting(5e-4, "pull of the weights towards zero")
+    clip_norm: float = _setting(0.0, "scale gradients down to this norm (0: never)")
+    label_smoothing: float = _setting(0.0, "spread this part of the target over all classes")
+
+    schedule: str = _setting("onecycle", "one of: " + ", ".join(SCHEDULES))
+    warmup_epochs: float = _setting(
+        0.0, "epochs of linear warm-up before the schedule (not for onecycle, which has its own)"
+    )
+    milestones: list[int] = field(
+        default_factory=list, metadata={"text": "epochs after which multistep multiplies by gamma"}
+    )
+    step_epochs: int = _setting(30, "step multiplies by gamma every so many epochs")
+    gamma: float = _setting(0.1, "factor of step and multistep")
+
+    augment: list[str] = field(
+        default_factory=lambda: ["pad_crop:4", "flip"],
+        metadata={"text": "steps in order, see minires.data.augment; options after a colon"},
+    )
+
+    seed: int = _setting(0, "of everything random: weights, order of images, augmentation")
+    workers: int = _setting(1, "background threads that prepare batches (0: none)")
+    device: str = _setting("cpu", "cpu or cuda")
+    run_dir: str = _setting("runs", "folder in which the run gets a folder of its own")
+    name: str = _setting(
+        "", "name of that folder (empty: made from data set and model; a number is added if it is taken)"
+    )
+    test_every: int = _setting(
+        1, "epochs between looks at the test set; never used to choose anything (0: only at the end)"
+    )
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        """Hold every value to its range; the message says which and what is allowed."""
+        from minires.data.augment import Pipeline
+
+        def need(ok: bool, name: str, allowed: str) -> None:
+            if not ok:
+                raise ConfigError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
+
+        for name, kind, known in (("optimizer", "optimizer", OPTIMIZERS), ("schedule", "schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise UnknownNameError.for_name(kind, getattr(self, name), known)
+        Pipeline(self.augment)  # reads every step, and complains about those it does not know
+        for option in self.model_options:
+            need("=" in option, "model_options", "a list of key=value")
+        for name in ("epochs", "batch_size", "step_epochs"):
+            need(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("limit", "workers", "seed", "warmup_epochs", "weight_decay", "clip_norm", "test_every"):
+            need(getattr(self, name) >= 0, name, "0 or more")
+        # Two-sided, or "smaller than" written as "not at least": NaN, which TOML can spell, fails every comparison.
+        need(0 < self.lr < float("inf"), "lr", "a positive number")
+        need(0 <= self.momentum < 1, "momentum", "in [0, 1)")
+        need(0 <= self.label_smoothing < 1, "label_smoothing", "in [0, 1)")
+        need(0 <= self.val_fraction < 1, "val_fraction", "in [0, 1)")
+        need(0 < self.gamma <= 1, "gamma", "in (0, 1]")
+        need(all(m >= 1 for m in self.milestones), "milestones", "epochs from 1 on")
+        need(self.milestones == sorted(self.milestones), "milestones", "in ascending order")
+        need(self.device.split(":")[0] in ("cpu", "cuda"), "device", "cpu or cuda")
+        need(not self.nesterov or self.momentum > 0 or self.optimizer != "sgd", "nesterov", "false where momentum is 0")
+        need(
+            "/" not in self.name and "\\" not in self.name and self.name not in (".", ".."),
+            "name",
+            "a name, not a path",
+        )
+
+
+# What differs from the defaults, by data set. Anything else ("generic") takes the defaults as they are.
+RECIPES: dict[str, dict[str, Any]] = {
+    # 8x8 pixels, 1,797 of them: a net of two stages is enough, and a flipped 2 is not a 2.
+    "digits": {
+        "model": "resnet8",
+        "epochs": 12,
+        "batch_size": 64,
+        "lr": 0.1,
+        "augment": ["translate:1"],
+    },
+    "mnist": {"model": "resnet8", "epochs": 5, "augment": ["translate:2"]},
+    "fashion-mnist": {"model": "resnet20", "epochs": 8},
+    "generic": {},
+}
+
+FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(TrainConfig)}
+TYPES: dict[str, Any] = get_type_hints(TrainConfig)
+
+
+def model_arguments(config: TrainConfig) -> dict[str, Any]:
+    """`model_options` as keyword arguments: ["shortcut=B", "width=8"] -> {"shortcut": "B", "width": 8}."""
+    arguments: dict[str, Any] = {}
+    for option in config.model_options:
+        key, _, text = option.partition("=")
+        try:
+            arguments[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            arguments[key.strip()] = text.strip()  # a bare word
+    return arguments
+
+
+def build_config(*layers: Mapping[str, Any]) -> TrainConfig:
+    """Lay settings over one another: defaults, then the recipe of the data set they name, then each of `layers` in
+    order.
+
+    Raises:
+        UnknownNameError: a key that is no setting (with the nearest ones), or a name that is not known.
+        ConfigError: a value of the wrong type or outside its range.
+    """
+    given: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            given[key] = _typed(key, value)
+    data = given.get("data", FIELDS["data"].default)
+    return TrainConfig(**{**RECIPES.get(data, RECIPES["generic"]), **given})
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Settings from a TOML file, checked one by one.
+
+    Raises:
+        ConfigError: no such file, or not TOML (with line and column), or a value of the wrong type.
+        UnknownNameError: a key that is no setting.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--config: cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config: {path} is not UTF-8 text") from error
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"--config: {path} is not valid TOML: {error}") from error
+    try:
+        return {key: _typed(key, value) for key, value in table.items()}
+    except (ConfigError, UnknownNameError) as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`--set lr=0.1`: the value is read as TOML; bare words with commas or spaces between them are a list.
+
+    Example:
+        >>> parse_assignment("augment=pad_crop:4,flip")
+        ('augment', ['pad_crop:4', 'flip'])
+    """
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    if not equals:
+        raise ConfigError(f"--set {text}: write it as KEY=VALUE, for example --set lr=0.05")
+    _known(key)
+    if TYPES[key] is str and value[:1] not in ("'", '"'):
+        return key, value  # name=2026 means the word
+    try:
+        return key, _typed(key, tomllib.loads(f"value = {value}")["value"])
+    except tomllib.TOMLDecodeError:
+        pass  # not TOML: a bare word
+    if TYPES[key] == list[int]:
+        words = value.replace(",", " ").split()
+        return key, _typed(key, [int(word) if word.isdecimal() else word for word in words])
+    if key == "model_options":
+        return key, value.replace(",", " ").split()
+    return key, _typed(key, _split_steps(value) if TYPES[key] == list[str] else value)
+
+
+def _split_steps(text: str) -> list[str]:
+    """Commas stand between steps and between a step's options: what is a number or has "=" before any ":" is an option.
+
+    Example:
+        >>> _split_steps("flip,random_erasing:p=0.5,value=noise,mixup:0.2,1.0")
+        ['flip', 'random_erasing:p=0.5,value=noise', 'mixup:0.2,1.0']
+    """
+    steps: list[str] = []
+    for word in text.replace(",", " ").split():
+        option = "=" in word.split(":")[0] or word[0].isdigit() or word[0] in ".-"
+        if option and steps:
+            steps[-1] += "," + word
+        else:
+            steps.append(word)
+    return steps
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The settings as TOML text, one a line with its explanation. Reading it back gives an equal TrainConfig."""
+    rows = [(f"{name} = {_toml_value(getattr(config, name))}", f.metadata["text"]) for name, f in FIELDS.items()]
+    width = max(len(left) for left, _ in rows if len(left) <= 40)
+    return "".join(f"{left:<{width}}  # {text}\n" for left, text in rows)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + "".join(_toml_character(c) for c in value) + '"'
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return repr(value)
+
+
+def _toml_character(c: str) -> str:
+    if c in '"\\':
+        return "\\" + c
+    return f"\\u{ord(c):04x}" if ord(c) < 0x20 or ord(c) == 0x7F else c
+
+
+def _known(key: str) -> None:
+    if key not in FIELDS:
+        raise UnknownNameError.for_name("setting", key, FIELDS)
+
+
+def _typed(key: str, value: Any) -> Any:
+    """The value in the type of its setting. An int may stand for a float, nothing else for anything else."""
+    _known(key)
+    wanted = TYPES[key]
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted in (list[int], list[str]):
+        inner = int if wanted == list[int] else str
+        if isinstance(value, (list, tuple)) and all(type(item) is inner for item in value):
+            return list(value)
+        if type(value) is inner:  # one alone
+            return [value]
+    elif type(value) is wanted:
+        return value
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    expected = names.get(wanted) or ("a list of whole numbers" if wanted == list[int] else "a list of names")
+    raise ConfigError(f"setting {key} must be {expected}, got {value!r}")

@@ -1,0 +1,106 @@
+"""The folder of a run: nothing is overwritten, nothing is half-written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minires.errors import CheckpointError, ConfigError
+from minires.train import run_folder
+from minires.train.config import TrainConfig, build_config
+from minires.train.run_folder import RunFolder, available_cores, find_checkpoint, json_safe, read_metrics
+
+
+def make(tmp_path: Path, **settings: Any) -> RunFolder:
+    return RunFolder.create(TrainConfig(run_dir=str(tmp_path / "runs"), model="resnet8", **settings))
+
+
+def test_run_folder_never_takes_a_name_twice(tmp_path: Path) -> None:
+    names = [make(tmp_path).path.name for _ in range(3)]
+    assert names == ["digits-resnet8", "digits-resnet8-2", "digits-resnet8-3"]
+    assert make(tmp_path, name="mine").path.name == "mine"
+    assert make(tmp_path, name="mine").path.name == "mine-2"
+
+
+def test_run_folder_name_has_no_path_in_it(tmp_path: Path) -> None:
+    assert make(tmp_path, data="folder:/a/b c").path == tmp_path / "runs" / "folder-a-b-c-resnet8"
+
+
+def test_run_folder_holds_config_and_environment(tmp_path: Path) -> None:
+    folder = make(tmp_path, seed=7)
+    config = build_config(tomllib.loads((folder.path / "config.toml").read_text()))
+    assert (config.seed, config.model) == (7, "resnet8")
+    env = json.loads((folder.path / "env.json").read_text())
+    assert {"minires", "python", "numpy", "cores", "command", "platform"} <= set(env)
+    assert env["cores"] == available_cores() >= 1
+
+
+def test_run_folder_rows_come_as_json_lines_and_as_a_table(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    folder.add_epoch({"epoch": 1, "train_loss": 0.5, "val_loss": None})
+    folder.add_epoch({"epoch": 2, "train_loss": float("nan"), "val_loss": 0.25})
+    lines = (folder.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail) for line in lines] == [
+        {"epoch": 1, "train_loss": 0.5, "val_loss": None},
+        {"epoch": 2, "train_loss": None, "val_loss": 0.25},
+    ]
+    with open(folder.path / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0] == {"epoch": "1", "train_loss": "0.5", "val_loss": ""}
+    assert rows[1]["val_loss"] == "0.25"
+
+
+def test_run_folder_reads_on_where_a_crash_cut_the_last_line(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    folder.add_epoch({"epoch": 1, "train_loss": 0.5})
+    with open(folder.path / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 2, "train_lo')
+    again = RunFolder(folder.path)
+    assert [row["epoch"] for row in again.rows] == [1]
+    again.keep_rows(1)
+    again.add_epoch({"epoch": 2, "train_loss": 0.4})
+    assert [row["epoch"] for row in read_metrics(folder.path)] == [1, 2]
+
+
+def test_run_folder_that_cannot_be_made_is_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file stands here")
+    with pytest.raises(ConfigError, match=r"run_dir: cannot make a folder in .*runs: "):
+        make(tmp_path)
+
+
+def test_find_checkpoint_prefers_best_then_last(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    (folder.path / "last.ckpt").write_bytes(b"")
+    assert find_checkpoint(folder.path).name == "last.ckpt"
+    (folder.path / "best.ckpt").write_bytes(b"")
+    assert find_checkpoint(folder.path).name == "best.ckpt"
+    assert find_checkpoint(folder.path / "last.ckpt").name == "last.ckpt"
+    with pytest.raises(CheckpointError, match=r"has no best\.ckpt or last\.ckpt; it holds the runs digits-resnet8"):
+        find_checkpoint(tmp_path / "runs")
+
+
+def test_find_checkpoint_names_the_runs_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"there is no file or folder nowhere\. `minires train` makes one"):
+        find_checkpoint("nowhere")
+    (make(tmp_path).path / "last.ckpt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"nowhere\. Runs here: runs/digits-resnet8"):
+        find_checkpoint("nowhere")
+
+
+def test_json_safe_has_a_word_for_everything() -> None:
+    import numpy as np
+
+    value = {"a": (np.float32(1.5), float("inf")), "b": np.arange(2), "c": np.int64(3), "d": "x"}
+    assert json_safe(value) == {"a": [1.5, None], "b": [0, 1], "c": 3, "d": "x"}
+
+
+def test_available_cores_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(run_folder.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(run_folder.os, "cpu_count", lambda: None)
+    assert available_cores() == 1
