@@ -57,5 +57,9 @@ def call_site() -> traceback.StackSummary | None:
 def where(node: Any) -> str:
     """`node`'s call site as the end of an error message."""
     if node.call_site is None:
-        return "" if _enabled else ". To see where it was called, run the forward pass under minires.autograd.detect_anomaly()"
+        return (
+            ""
+            if _enabled
+            else ". To see where it was called, run the forward pass under minires.autograd.detect_anomaly()"
+        )
     return f". {node.name} was called at:\n{''.join(node.call_site.format()).rstrip()}"

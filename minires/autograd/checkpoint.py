@@ -19,7 +19,11 @@ from minires.errors import GradError
 
 
 def checkpoint(
-    function: Callable[..., Any], *args: Any, use_reentrant: bool = False, preserve_rng_state: bool = True, **kwargs: Any
+    function: Callable[..., Any],
+    *args: Any,
+    use_reentrant: bool = False,
+    preserve_rng_state: bool = True,
+    **kwargs: Any,
 ) -> Any:
     """`function(*args, **kwargs)`, without keeping what its operations save.
 
@@ -45,7 +49,10 @@ def checkpoint(
         if rng_state is not None:
             random.set_rng_state(rng_state)
         try:
-            with modes.enable_grad(), saved_tensors_hooks(lambda t: produced.append(t) or len(produced) - 1, produced.__getitem__):
+            with (
+                modes.enable_grad(),
+                saved_tensors_hooks(lambda t: produced.append(t) or len(produced) - 1, produced.__getitem__),
+            ):
                 function(*args, **kwargs)
         finally:
             if rng_state is not None:

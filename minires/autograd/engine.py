@@ -98,7 +98,7 @@ def _run(
     for node in buffers:
         if counts[node] == 0:
             heapq.heappush(ready, (-node.sequence, id(node), node))
-    with modes.set_grad_enabled(create_graph):
+    with modes.set_grad_enabled(create_graph), np.errstate(all="ignore"):
         while ready:
             _, _, node = heapq.heappop(ready)
             buffer = buffers.pop(node, None)
@@ -177,7 +177,9 @@ def _checked(node: Node, position: int, grad: Any, create_graph: bool) -> Any:
     target, number = edge
     shape, dtype = target.output_meta[number]
     if not isinstance(grad, Variable):
-        raise GradError(f"{node.name}: backward must return tensors or None, got {type(grad).__name__} for argument {position}")
+        raise GradError(
+            f"{node.name}: backward must return tensors or None, got {type(grad).__name__} for argument {position}"
+        )
     if grad.array.shape != shape:
         raise GradError(
             f"{node.name}: backward returned a gradient of shape {grad.array.shape} for argument {position}, whose shape is {shape}"
@@ -212,7 +214,9 @@ def _roots(op: str, outputs: Sequence[Any], grad_outputs: Sequence[Any]) -> list
         if not isinstance(grad, Variable):
             raise ArgumentError(f"{op}: gradient must be a Tensor or None, got {type(grad).__name__}")
         if grad.array.shape != output.array.shape:
-            raise ShapeError(f"{op}: gradient needs shape {output.array.shape}, that of the tensor, got {grad.array.shape}")
+            raise ShapeError(
+                f"{op}: gradient needs shape {output.array.shape}, that of the tensor, got {grad.array.shape}"
+            )
         if grad.array.dtype.kind != "f":
             raise DTypeError(f"{op}: gradient needs a floating dtype, got {grad.array.dtype}")
         roots.append((edge, grad))
@@ -304,6 +308,8 @@ def _capture_edges(op: str, tensors: Sequence[Any]) -> list[tuple[Any, int]]:
 def _as_tuple(value: Any, length: int) -> tuple[Any, ...]:
     if value is None:
         return (None,) * length
+    if not isinstance(value, (Variable, list, tuple)):
+        raise ArgumentError(f"backward: expected a Tensor or a sequence of them, got {type(value).__name__}")
     values = (value,) if isinstance(value, Variable) else tuple(value)
     if len(values) != length:
         raise ArgumentError(f"backward: expected {length} gradients, one for each output, got {len(values)}")

@@ -160,6 +160,8 @@ def run_inplace(name: str, function: Callable[..., Any], target: Variable, *rest
             if saved is not None and saved.output_nr is not None and saved.unpack_hook is None:
                 saved.array = target.array
                 saved.watch(target)
+        if target.retains:  # the gradient kept is that of the value after the last write, as in torch
+            target.grad_fn.retained = [kept for kept in target.grad_fn.retained if kept[1]() is not target]
         target.grad_fn, target.output_nr, target._requires_grad = out.grad_fn, out.output_nr, True
         target.hooks = None  # a hook registered before the write is for the value before the write, as in torch
         target.rewrites.count += 1
@@ -296,7 +298,19 @@ class Function:
 
 class _FunctionContext(Context):
     def mark_dirty(self, *tensors: Any) -> None:
-        raise UnsupportedError("Function: ctx.mark_dirty is not supported; return a new tensor instead of writing into an input")
+        raise UnsupportedError(
+            "Function: ctx.mark_dirty is not supported; return a new tensor instead of writing into an input"
+        )
 
 
-__all__ = ["Context", "Function", "Op", "apply", "apply_inplace", "check_writable", "detach", "link_view", "run_inplace"]
+__all__ = [
+    "Context",
+    "Function",
+    "Op",
+    "apply",
+    "apply_inplace",
+    "check_writable",
+    "detach",
+    "link_view",
+    "run_inplace",
+]

@@ -48,7 +48,9 @@ def gradcheck(
         raise GradError("gradcheck: at least one input must require grad")
     for i in checked:
         if arguments[i].array.dtype != np.float64:
-            raise GradError(f"gradcheck: input {i} has dtype {arguments[i].array.dtype}; differences need float64 (use .double())")
+            raise GradError(
+                f"gradcheck: input {i} has dtype {arguments[i].array.dtype}; differences need float64 (use .double())"
+            )
     outputs = _as_outputs(fn(*arguments))
     for number, output in enumerate(outputs):
         if not (isinstance(output, Variable) and output.array.dtype.kind == "f"):

@@ -220,7 +220,9 @@ class Node:
         result = self.op.backward(self, *grads)
         if not isinstance(result, tuple):
             result = (result,)
-        if len(result) > len(self.next_functions) and any(extra is not None for extra in result[len(self.next_functions) :]):
+        if len(result) > len(self.next_functions) and any(
+            extra is not None for extra in result[len(self.next_functions) :]
+        ):
             raise GradError(
                 f"{self.name}: backward must return at most {len(self.next_functions)} gradients, one for each argument of "
                 f"forward, got {len(result)}"

@@ -107,7 +107,9 @@ class Variable:
                 f"{self.grad_fn!r}. Use .detach() to get its values without their history"
             )
         if value and self.inference and not modes.state.inference:
-            raise GradError("requires_grad: an inference tensor cannot require grad; use .clone() outside inference_mode")
+            raise GradError(
+                "requires_grad: an inference tensor cannot require grad; use .clone() outside inference_mode"
+            )
         self._requires_grad = bool(value)
 
     @property
@@ -125,7 +127,9 @@ class Variable:
             if not isinstance(value, Variable):
                 raise GradError(f"grad: expected a Tensor or None, got {type(value).__name__}")
             if value.array.shape != self.array.shape:
-                raise ShapeError(f"grad: expected shape {self.array.shape}, that of the tensor, got {value.array.shape}")
+                raise ShapeError(
+                    f"grad: expected shape {self.array.shape}, that of the tensor, got {value.array.shape}"
+                )
             if value.array.dtype != self.array.dtype:
                 raise GradError(f"grad: expected dtype {self.array.dtype}, that of the tensor, got {value.array.dtype}")
         self._grad = value
@@ -171,7 +175,9 @@ class Variable:
     def register_post_accumulate_grad_hook(self, hook: Callable[[Any], None]) -> RemovableHandle:
         """Call `hook(tensor)` after `.grad` of this leaf was added to."""
         if self.grad_fn is not None or not self._requires_grad:
-            raise GradError("register_post_accumulate_grad_hook: only a leaf that requires grad accumulates, this is none")
+            raise GradError(
+                "register_post_accumulate_grad_hook: only a leaf that requires grad accumulates, this is none"
+            )
         if self.post_accumulate_hooks is None:
             self.post_accumulate_hooks = Hooks()
         handle = RemovableHandle(self.post_accumulate_hooks)
