@@ -232,54 +232,45 @@ def conv_transpose2d(
         )
     c_out = c_out_per_group * groups
     _check_bias(op, bias, c_out)
-    sizes, ends, blanks = zip(
-        *map(_transposed_size, x.array.shape[2:], (k_h, k_w), strides, paddings, dilations, extras), strict=True
+    h, w = x.array.shape[2:]
+    # One window an input pixel, before padding is cut off and output_padding added.
+    full = tuple(
+        (size - 1) * s + span(k, d) for size, k, s, d in zip((h, w), (k_h, k_w), strides, dilations, strict=True)
     )
-    if min(x.array.shape[2:]) < 1 or min(k_h, k_w) < 1 or min(sizes) < 1:
+    h_out, w_out = (f - 2 * p + e for f, p, e in zip(full, paddings, extras, strict=True))
+    if min(h, w) < 1 or min(k_h, k_w) < 1 or min(h_out, w_out) < 1:
         raise ShapeError(
-            f"{op}: the output would have {sizes[0] + blanks[0]} x {sizes[1] + blanks[1]} pixels, "
-            f"got input.shape = {input.array.shape}, kernel {k_h} x {k_w}, padding = {paddings}; pad less"
+            f"{op}: the output would have {h_out} x {w_out} pixels, got input.shape = {input.array.shape}, "
+            f"kernel {k_h} x {k_w}, padding = {paddings}; pad less"
         )
+    # A convolution that maps h_out rows to h leaves up to stride - 1 of them unread: that is output_padding. More of it
+    # (allowed where the dilation is larger) means rows that no convolution of this stride has: added and cut off by hand.
+    by_hand = any(e >= s for e, s in zip(extras, strides, strict=True))
     geometry = Conv2dGeometry(
         n=x.array.shape[0],
         c_in=c_out,
-        h=sizes[0],
-        w=sizes[1],
+        h=full[0] if by_hand else h_out,
+        w=full[1] if by_hand else w_out,
         c_out=c_in,
         k_h=k_h,
         k_w=k_w,
         stride_h=strides[0],
         stride_w=strides[1],
-        pad_top=paddings[0],
-        pad_bottom=ends[0],
-        pad_left=paddings[1],
-        pad_right=ends[1],
+        pad_top=0 if by_hand else paddings[0],
+        pad_bottom=0 if by_hand else paddings[0],
+        pad_left=0 if by_hand else paddings[1],
+        pad_right=0 if by_hand else paddings[1],
         dilation_h=dilations[0],
         dilation_w=dilations[1],
         groups=groups,
     )
     y = apply(ConvTranspose2d, x, weight, geometry=geometry)
-    if any(blanks):
-        y = constant_pad(y, (0, blanks[1], 0, blanks[0]))
+    if by_hand:
+        y = constant_pad(y, (0, extras[1], 0, extras[0]))
+        y = constant_pad(y, (-paddings[1], -paddings[1], -paddings[0], -paddings[0]))
     if bias is not None:
         y = y + reshape(bias, (1, c_out, 1, 1))
     return y if batched else squeeze(y, 0)
-
-
-def _transposed_size(
-    size: int, k: int, stride: int, padding: int, dilation: int, output_padding: int
-) -> tuple[int, int, int]:
-    """(h, pad_bottom, blank) in one dimension: the convolution whose adjoint gives h rows, and blank rows to put below.
-
-    A convolution that maps h rows to `size` may leave up to stride - 1 of them unread. output_padding first shortens
-    the padding below; what is left is unread, and what even the stride cannot leave over (only where dilation > stride)
-    is blank.
-    """
-    pad_bottom = max(padding - output_padding, 0)
-    unread = max(output_padding - padding, 0)
-    blank = max(unread - (stride - 1), 0)
-    h = (size - 1) * stride - padding - pad_bottom + span(k, dilation) + unread - blank
-    return h, pad_bottom, blank
 
 
 def _check_tensors(op: str, input: Any, weight: Any, bias: Any) -> None:

@@ -96,7 +96,8 @@ def interpolate(
         nearest     y[r, s] = x[floor(r scale_h), floor(s scale_w)]
         bilinear    y[r] = (1 - t) x[i0] + t x[i0 + 1],  i0 + t = (r + 1/2) scale_h - 1/2, in rows and in columns
 
-    scale_h is H / H_out, or 1 / scale_factor where a factor is given (H_out = floor(H scale_factor) may round it; with
+    scale_h is H / H_out, or 1 / scale_factor where a factor is given (H_out = floor(H scale_factor) may round; but 1 where
+    H_out = H; with
     `recompute_scale_factor` it is H / H_out again). With `align_corners` i0 + t = r (H - 1) / (H_out - 1).
 
     Args:
@@ -180,6 +181,8 @@ def _factors(op: str, scale_factor: Any) -> tuple[float, float]:
 
 def _scale(size: int, size_out: int, factor: float | None, align_corners: bool) -> float:
     """Pixels of the input a pixel of the output, in one dimension."""
+    if size == size_out:  # torch copies a dimension that a factor near 1 leaves as long as it was
+        return 1.0
     if align_corners:
         return (size - 1) / (size_out - 1) if size_out > 1 else 0.0
     return size / size_out if factor is None else 1.0 / factor
