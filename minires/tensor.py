@@ -113,7 +113,9 @@ class Tensor(TensorMethods):
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The NumPy array itself (no copy). A tensor that requires grad must be detached first, or force=True given."""
         if self.requires_grad and not force:
-            raise GradError("numpy: the tensor requires grad, and writes to the array would go unseen; use .detach().numpy()")
+            raise GradError(
+                "numpy: the tensor requires grad, and writes to the array would go unseen; use .detach().numpy()"
+            )
         return self.array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -136,7 +138,9 @@ class Tensor(TensorMethods):
 
     def __bool__(self) -> bool:
         if self.array.size != 1:
-            raise ShapeError(f"bool: a tensor of shape {self.array.shape} is neither true nor false; use .any() or .all()")
+            raise ShapeError(
+                f"bool: a tensor of shape {self.array.shape} is neither true nor false; use .any() or .all()"
+            )
         return bool(self.array.item())
 
     def __float__(self) -> float:
@@ -151,7 +155,13 @@ class Tensor(TensorMethods):
         return int(self.item())
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if self.array.ndim == 0 and spec else repr(self) if not spec else _no_format(self, spec)
+        return (
+            format(self.item(), spec)
+            if self.array.ndim == 0 and spec
+            else repr(self)
+            if not spec
+            else _no_format(self, spec)
+        )
 
     # --- in the graph ------------------------------------------------------------------------------------------------
 
@@ -185,6 +195,8 @@ class Tensor(TensorMethods):
     def data(self, value: Tensor) -> None:
         if value.array.dtype.kind != "f" and self.requires_grad:
             raise GradError(f"data: a tensor that requires grad needs floating values, got {value.array.dtype}")
+        if (value.array.shape, value.array.dtype) != (self.array.shape, self.array.dtype):
+            self._accumulator = None  # the one that a living graph may hold expects gradients of the old kind
         self.array = value.array
 
     # --- dtype and device --------------------------------------------------------------------------------------------
@@ -246,7 +258,9 @@ class Tensor(TensorMethods):
     def new_ones(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False) -> Tensor:
         return self._new(np.ones(_size(size)), dtype, requires_grad)
 
-    def new_full(self, size: Any, fill_value: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False) -> Tensor:
+    def new_full(
+        self, size: Any, fill_value: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False
+    ) -> Tensor:
         return self._new(np.full(tuple(size), fill_value), dtype, requires_grad)
 
     def new_empty(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False) -> Tensor:
@@ -282,7 +296,13 @@ class Tensor(TensorMethods):
 
     def __repr__(self) -> str:
         text = np.array2string(
-            self.array, separator=", ", precision=4, prefix="tensor(", floatmode="maxprec_equal", threshold=1000, edgeitems=3
+            self.array,
+            separator=", ",
+            precision=4,
+            prefix="tensor(",
+            floatmode="maxprec_equal",
+            threshold=1000,
+            edgeitems=3,
         )
         parts = [text]
         if self.array.size == 0 and self.array.ndim != 1:
@@ -316,7 +336,9 @@ def parse_to(*args: Any, **kwargs: Any) -> tuple[Any, Any, bool]:
     kwargs.pop("non_blocking", None)
     kwargs.pop("memory_format", None)  # the layout in memory is the kernels' private matter
     if kwargs:
-        raise ArgumentError(f"to: unknown argument {next(iter(kwargs))!r}; known: dtype, device, copy, non_blocking, memory_format")
+        raise ArgumentError(
+            f"to: unknown argument {next(iter(kwargs))!r}; known: dtype, device, copy, non_blocking, memory_format"
+        )
     for argument in args:
         if isinstance(argument, Tensor):
             target_dtype, target_device = argument.dtype, argument.device
@@ -334,7 +356,9 @@ def _size(size: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _no_format(tensor: Tensor, spec: str) -> str:
-    raise ShapeError(f"format: a tensor of shape {tensor.array.shape} cannot be formatted as {spec!r}; use .item() on one element")
+    raise ShapeError(
+        f"format: a tensor of shape {tensor.array.shape} cannot be formatted as {spec!r}; use .item() on one element"
+    )
 
 
 variable.tensor_type = Tensor
