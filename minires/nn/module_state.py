@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from minires.autograd import no_grad
-from minires.errors import StateDictError
+from minires.creation import as_tensor
+from minires.errors import MiniresError, StateDictError
 from minires.nn.parameter import Parameter
 from minires.tensor import Tensor
 
@@ -153,7 +154,10 @@ class State:
 def _fit(name: str, value: Any, target: Tensor) -> tuple[Tensor | None, str | None]:
     """(the value as a Tensor of the target's shape, None) or (None, what is wrong)."""
     if isinstance(value, (np.ndarray, np.generic)):
-        value = Tensor(np.asarray(value))
+        try:
+            value = as_tensor(value)
+        except MiniresError as error:
+            return None, f"{name}: {error}"
     if not isinstance(value, Tensor):
         return None, f"{name}: expected a Tensor or a NumPy array in state_dict, got {type(value).__name__}"
     if target.ndim == 0 and tuple(value.shape) == (1,):

@@ -59,3 +59,8 @@ class Buffer(Tensor):
     def __init__(self, data: Any = None, *, persistent: bool = True) -> None:
         super().__init__(_array_of("Buffer", data))
         self.persistent = persistent
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Buffer:
+        if id(self) not in memo:
+            memo[id(self)] = type(self)(Tensor(self.array.copy()), persistent=self.persistent)
+        return memo[id(self)]

@@ -248,6 +248,8 @@ def test_deepcopy_and_pickle_copy_the_values_and_share_nothing() -> None:
     m = net(nn)
     for other in (copy.deepcopy(m.layers[0].conv1), pickle.loads(pickle.dumps(m.extra))):
         assert isinstance(next(other.parameters()), nn.Parameter)
+    bn = pickle.loads(pickle.dumps(m.layers[0].bn1))
+    assert [name for name, _ in bn.named_buffers()] == ["running_mean", "running_var", "num_batches_tracked"]
     tied = copy.deepcopy(Tied())
     assert tied.a.weight is tied.b.weight and tied.again is tied.a
     twin = copy.deepcopy(m)
@@ -256,6 +258,23 @@ def test_deepcopy_and_pickle_copy_the_values_and_share_nothing() -> None:
     with minires.no_grad():
         twin.stem.weight.zero_()
     assert m.stem.weight.abs().sum().item() > 0
+
+
+def test_deepcopy_keeps_which_buffers_are_persistent() -> None:
+    m = nn.Module()
+    m.scratch = nn.Buffer(minires.ones(1), persistent=False)
+    twin = copy.deepcopy(m)
+    twin.scratch = twin.scratch
+    assert twin.state_dict() == {} and twin.scratch.tolist() == [1] and twin.scratch is not m.scratch
+
+
+def test_conversion_while_a_graph_of_the_old_dtype_is_alive() -> None:
+    m = nn.Linear(2, 1)
+    old = m(minires.ones(1, 2)).sum()
+    m.double()
+    m(minires.ones(1, 2, dtype=minires.float64)).sum().backward()
+    assert m.weight.grad.dtype == minires.float64 and m.weight.grad.tolist() == [[1, 1]]
+    assert old.dtype == minires.float32
 
 
 def test_parameter_shares_memory_and_leaves_history_behind() -> None:

@@ -90,6 +90,21 @@ def test_load_state_dict_error_lists_everything_and_writes_nothing() -> None:
     np.testing.assert_array_equal(m[0].bias.detach().numpy(), before)
 
 
+@pytest.mark.parametrize("form", [lambda a: a.astype(">f4"), lambda a: a[::-1][::-1], np.asfortranarray, np.ma.asarray])
+def test_load_state_dict_takes_arrays_in_any_memory_form(form) -> None:
+    values = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for assign in (False, True):
+        m = nn.Linear(2, 3, bias=False)
+        m.load_state_dict({"weight": form(values)}, assign=assign)
+        assert m.weight.tolist() == values.tolist()
+        assert m(minires.ones(1, 2)).tolist() == [[1, 5, 9]]
+
+
+def test_load_state_dict_lists_arrays_of_no_known_dtype() -> None:
+    with pytest.raises(StateDictError, match=r"\n\tweight: .*dtype"):
+        nn.Linear(2, 3, bias=False).load_state_dict({"weight": np.zeros((3, 2), complex)})
+
+
 def test_load_state_dict_error_begins_like_torchs() -> None:
     broken = {"0.weight": np.zeros((5, 2), np.float32), "other": np.zeros(1, np.float32)}
     theirs = torch.nn.Sequential(torch.nn.Linear(2, 3))
