@@ -16,8 +16,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from minires import tensor as _tensor_module  # first: it fixes the order in which tensors and ops import one another
 from minires import autograd, dtypes, random
+from minires import tensor as _tensor_module  # first: it fixes the order in which tensors and ops import one another
 from minires.autograd import (
     enable_grad,
     inference_mode,
@@ -28,12 +28,48 @@ from minires.autograd import (
 )
 from minires.backend import device
 from minires.creation import (
-    arange, as_tensor, asarray, bernoulli, empty, empty_like, eye, from_numpy, full, full_like, linspace, meshgrid, normal,
-    ones, ones_like, rand, rand_like, randint, randn, randn_like, randperm, tensor, zeros, zeros_like,
+    arange,
+    as_tensor,
+    asarray,
+    bernoulli,
+    empty,
+    empty_like,
+    eye,
+    from_numpy,
+    full,
+    full_like,
+    linspace,
+    meshgrid,
+    normal,
+    ones,
+    ones_like,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+    tensor,
+    zeros,
+    zeros_like,
 )  # fmt: skip
 from minires.dtypes import (
-    bool_, double, dtype, float16, float32, float64, get_default_dtype, half, int8, int16, int32, int64, long,
-    set_default_dtype, short, uint8,
+    bool_,
+    double,
+    dtype,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    half,
+    int8,
+    int16,
+    int32,
+    int64,
+    long,
+    set_default_dtype,
+    short,
+    uint8,
 )  # fmt: skip
 from minires.errors import MiniresError
 from minires.functions import *  # noqa: F403  # torch's functions of tensors; the list is minires.functions.__all__

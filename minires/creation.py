@@ -42,7 +42,9 @@ def _nested(data: Any) -> np.ndarray:
     try:
         return np.array(plain(data))
     except ValueError:
-        raise ShapeError(f"tensor: data must be a rectangle of numbers, got lists of different lengths: {data!r:.80}") from None
+        raise ShapeError(
+            f"tensor: data must be a rectangle of numbers, got lists of different lengths: {data!r:.80}"
+        ) from None
 
 
 def _finish(array: Any, requires_grad: bool, device: Any = None) -> Tensor:
@@ -51,7 +53,9 @@ def _finish(array: Any, requires_grad: bool, device: Any = None) -> Tensor:
     return Tensor(array, requires_grad=requires_grad)
 
 
-def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
+def tensor(
+    data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+) -> Tensor:
     """A tensor with a copy of `data` (numbers, nested lists, an array or a tensor)."""
     return _finish(np.array(_as_array(data, dtype), copy=True), requires_grad, device)
 
@@ -108,7 +112,9 @@ def _like(input: Tensor, value: Any, dtype: Any, device: Any, requires_grad: boo
     return _filled(value, tuple(input.array.shape), input.dtype if dtype is None else dtype, device, requires_grad)
 
 
-def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Tensor:
+def zeros_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+) -> Tensor:
     return _like(input, 0, dtype, device, requires_grad)
 
 
@@ -116,11 +122,15 @@ def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_
     return _like(input, 1, dtype, device, requires_grad)
 
 
-def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Tensor:
+def empty_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+) -> Tensor:
     return _like(input, 0, dtype, device, requires_grad)
 
 
-def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def full_like(
+    input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     return _like(input, fill_value, dtype, device, requires_grad)
 
 
@@ -132,7 +142,9 @@ def arange(
         start, end = 0, start
     start, end, step = (v.item() if isinstance(v, Tensor) else v for v in (start, end, step))
     if step == 0 or (end - start) * step < 0:
-        raise ArgumentError(f"arange: step must lead from start to end, got start = {start}, end = {end}, step = {step}")
+        raise ArgumentError(
+            f"arange: step must lead from start to end, got start = {start}, end = {end}, step = {step}"
+        )
     floating = any(isinstance(v, float) for v in (start, end, step))
     wanted = as_dtype(dtype) if dtype is not None else get_default_dtype() if floating else int64
     return _finish(np.arange(start, end, step).astype(wanted.numpy), requires_grad, device)
@@ -153,7 +165,9 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, 
 
 def _random(draw: Any, size: tuple[Any, ...], wanted: Any, device: Any, requires_grad: bool, generator: Any) -> Tensor:
     chosen = get_default_dtype() if wanted is None else as_dtype(wanted)
-    return _finish(np.asarray(draw(random.generator(generator), as_sizes("random", size)), chosen.numpy), requires_grad, device)
+    return _finish(
+        np.asarray(draw(random.generator(generator), as_sizes("random", size)), chosen.numpy), requires_grad, device
+    )
 
 
 def rand(
@@ -175,7 +189,9 @@ def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_
 
 
 def randn_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    return randn(*input.shape, dtype=input.dtype if dtype is None else dtype, device=device, requires_grad=requires_grad)
+    return randn(
+        *input.shape, dtype=input.dtype if dtype is None else dtype, device=device, requires_grad=requires_grad
+    )
 
 
 def randint(
@@ -188,11 +204,18 @@ def randint(
     if low >= high:
         raise ArgumentError(f"randint: low must be smaller than high, got low = {low} and high = {high}")
     return _random(
-        lambda g, shape: g.integers(low, high, shape), tuple(size), int64 if dtype is None else dtype, device, requires_grad, generator
+        lambda g, shape: g.integers(low, high, shape),
+        tuple(size),
+        int64 if dtype is None else dtype,
+        device,
+        requires_grad,
+        generator,
     )
 
 
-def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randperm(
+    n: int, *, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """0 to n - 1 in random order."""
     order = random.generator(generator).permutation(n)
     return _finish(order.astype((int64 if dtype is None else as_dtype(dtype)).numpy), requires_grad, device)
@@ -200,8 +223,8 @@ def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = 
 
 def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Any = None) -> Tensor:
     """Normal with the given mean and standard deviation, numbers or tensors."""
-    values = [v.array if isinstance(v, Tensor) else v for v in (mean, std)]
-    drawn = random.generator(generator).normal(*values, size=None if size is None else tuple(size))
+    location, scale = (v.array if isinstance(v, Tensor) else v for v in (mean, std))
+    drawn = random.generator(generator).normal(location, scale, None if size is None else tuple(size))
     return Tensor(np.asarray(drawn, get_default_dtype().numpy))
 
 

@@ -91,10 +91,10 @@ class TensorMethods(Variable):
         return arithmetic.logical_not(self)
 
     def dot(self, other: Any) -> Tensor:
-        return linear.matmul(self, other)
+        return linear.matmul(self, other)  # type: ignore[arg-type]  # every TensorMethods is a Tensor
 
     def expand_as(self, other: Tensor) -> Tensor:
-        return shape.expand(self, *other.array.shape)  # type: ignore[arg-type]  # every TensorMethods is a Tensor
+        return shape.expand(self, *other.array.shape)  # type: ignore[arg-type]  # as above
 
     def view_as(self, other: Tensor) -> Tensor:
         return shape.view(self, *other.array.shape)  # type: ignore[arg-type]  # as above

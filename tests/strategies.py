@@ -12,16 +12,19 @@ MEMORY_FORMS = ("contiguous", "transposed", "sliced", "reversed", "readonly", "b
 
 def in_memory_form(array: np.ndarray, form: str) -> np.ndarray:
     """An array equal to `array` whose values lie in memory as `form` says."""
+    array = np.asarray(array)
     if form == "transposed":
         return np.array(array.T, order="C", copy=True).T
     if form == "sliced":
-        padded = np.full(tuple(2 * size + 1 for size in array.shape), np.nan if array.dtype.kind == "f" else 7, array.dtype)
-        view = padded[tuple(slice(1, 2 * size + 1, 2) for size in array.shape)]
+        padded = np.full(
+            tuple(2 * size + 1 for size in array.shape), np.nan if array.dtype.kind == "f" else 7, array.dtype
+        )
+        view = padded[(*(slice(1, 2 * size + 1, 2) for size in array.shape), ...)]
         view[...] = array
         return view
     if form == "reversed":
         backwards = tuple(slice(None, None, -1) for _ in array.shape)
-        return np.array(array[backwards], order="C", copy=True)[backwards]
+        return np.array(array[backwards], order="C", copy=True)[(*backwards, ...)]
     if form == "readonly":
         copy = array.copy()
         copy.flags.writeable = False
@@ -35,7 +38,9 @@ def memory_forms() -> st.SearchStrategy[str]:
     return st.sampled_from(MEMORY_FORMS)
 
 
-def shapes(min_rank: int = 0, max_rank: int = 4, min_size: int = 0, max_size: int = 5) -> st.SearchStrategy[tuple[int, ...]]:
+def shapes(
+    min_rank: int = 0, max_rank: int = 4, min_size: int = 0, max_size: int = 5
+) -> st.SearchStrategy[tuple[int, ...]]:
     return st.lists(st.integers(min_size, max_size), min_size=min_rank, max_size=max_rank).map(tuple)
 
 

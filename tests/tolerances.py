@@ -33,5 +33,9 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, dtype: str, n: int = 
     finite = expected[np.isfinite(expected)] if expected.dtype.kind == "f" else np.zeros(0)
     scale = max(1.0, float(np.abs(finite).max())) if finite.size else 1.0
     np.testing.assert_allclose(
-        actual.astype(np.float64), expected.astype(np.float64), rtol=limits["rtol"], atol=limits["atol"] * scale, err_msg=what
+        actual.astype(np.float64),
+        expected.astype(np.float64),
+        rtol=limits["rtol"],
+        atol=limits["atol"] * scale,
+        err_msg=what,
     )

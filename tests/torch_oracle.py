@@ -17,7 +17,9 @@ import minires
 from minires.tensor import Tensor
 from tests.tolerances import assert_close
 
-torch = pytest.importorskip("torch", reason="PyTorch, the judge of this test, is not installed (pip install 'minires[test]')")
+torch = pytest.importorskip(
+    "torch", reason="PyTorch, the judge of this test, is not installed (pip install 'minires[test]')"
+)
 torch.set_num_threads(1)
 
 
@@ -43,14 +45,19 @@ def compare(
             others are passed as they are. Neither may be changed by the call.
         n: the length of the longest reduction, for the tolerance.
     """
-    inputs = [a.astype(dtype) if a.dtype.kind == "f" and a.dtype != np.dtype(dtype).newbyteorder(a.dtype.byteorder) else a for a in arrays]
+    inputs = [
+        a.astype(dtype) if a.dtype.kind == "f" and a.dtype != np.dtype(dtype).newbyteorder(a.dtype.byteorder) else a
+        for a in arrays
+    ]
     before = [a.copy() for a in inputs]
     mine = [_leaf(a, gradients) for a in inputs]
     twin = [to_torch(a).requires_grad_(gradients) if a.dtype.kind == "f" else to_torch(a) for a in inputs]
     our_outputs, their_outputs = _outputs(ours(*mine)), _outputs(theirs(*twin))
     assert len(our_outputs) == len(their_outputs)
     for number, (a, b) in enumerate(zip(our_outputs, their_outputs, strict=True)):
-        assert str(a.array.dtype) == str(b.dtype).removeprefix("torch."), f"output {number}: {a.array.dtype}, torch {b.dtype}"
+        assert str(a.array.dtype) == str(b.dtype).removeprefix("torch."), (
+            f"output {number}: {a.array.dtype}, torch {b.dtype}"
+        )
         assert_close(a.array, b.detach().numpy(), dtype, n, f"output {number}")
     for a, b in zip(inputs, before, strict=True):
         np.testing.assert_array_equal(a, b, "an input was changed")
@@ -58,15 +65,21 @@ def compare(
         return
     generator = np.random.default_rng(seed)
     pairs = [(a, b) for a, b in zip(our_outputs, their_outputs, strict=True) if b.requires_grad]
-    assert all(a.requires_grad == b.requires_grad for a, b in zip(our_outputs, their_outputs, strict=True)), "requires_grad differs"
+    assert all(a.requires_grad == b.requires_grad for a, b in zip(our_outputs, their_outputs, strict=True)), (
+        "requires_grad differs"
+    )
     if not pairs:
         return
     weights = [generator.standard_normal(a.shape).astype(dtype) for a, _ in pairs]
     our_inputs, their_inputs = [t for t in mine if t.requires_grad], [t for t in twin if t.requires_grad]
     our_weights = [Tensor(w.copy(), requires_grad=second) for w in weights]
     their_weights = [torch.from_numpy(w.copy()).requires_grad_(second) for w in weights]
-    our_grads = minires.autograd.grad([a for a, _ in pairs], our_inputs, our_weights, create_graph=second, allow_unused=True)
-    their_grads = torch.autograd.grad([b for _, b in pairs], their_inputs, their_weights, create_graph=second, allow_unused=True)
+    our_grads = minires.autograd.grad(
+        [a for a, _ in pairs], our_inputs, our_weights, create_graph=second, allow_unused=True
+    )
+    their_grads = torch.autograd.grad(
+        [b for _, b in pairs], their_inputs, their_weights, create_graph=second, allow_unused=True
+    )
     _compare_grads(our_grads, their_grads, dtype, n, "gradient of input")
     if not second:
         return
@@ -78,7 +91,10 @@ def compare(
         [a for a, _ in firsts], our_inputs + our_weights, [Tensor(s.copy()) for s in seeds], allow_unused=True
     )
     theirs2 = torch.autograd.grad(
-        [b for _, b in firsts], their_inputs + their_weights, [torch.from_numpy(s.copy()) for s in seeds], allow_unused=True
+        [b for _, b in firsts],
+        their_inputs + their_weights,
+        [torch.from_numpy(s.copy()) for s in seeds],
+        allow_unused=True,
     )
     _compare_grads(ours2, theirs2, dtype, n, "second derivative for")
 
@@ -105,4 +121,4 @@ def _compare_grads(ours: Any, theirs: Any, dtype: str, n: int, what: str) -> Non
 def _values(value: Any) -> np.ndarray:
     if isinstance(value, Tensor):
         return value.array
-    return value.detach().numpy() if hasattr(value, "detach") else value
+    return value.detach().numpy(force=True) if hasattr(value, "detach") else value

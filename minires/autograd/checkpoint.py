@@ -45,14 +45,16 @@ def checkpoint(
 
     def run_again() -> None:
         produced: list[Any] = []
+
+        def keep(tensor: Any) -> int:
+            produced.append(tensor)
+            return len(produced) - 1
+
         now = random.get_rng_state()
         if rng_state is not None:
             random.set_rng_state(rng_state)
         try:
-            with (
-                modes.enable_grad(),
-                saved_tensors_hooks(lambda t: produced.append(t) or len(produced) - 1, produced.__getitem__),
-            ):
+            with modes.enable_grad(), saved_tensors_hooks(keep, produced.__getitem__):
                 function(*args, **kwargs)
         finally:
             if rng_state is not None:

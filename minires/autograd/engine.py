@@ -186,7 +186,8 @@ def _checked(node: Node, position: int, grad: Any, create_graph: bool) -> Any:
             f"{anomaly.where(node)}"
         )
     if grad.array.dtype != dtype:
-        grad = grad.to(dtype) if create_graph else new_tensor(grad.array.astype(dtype))
+        typed: Any = grad
+        grad = typed.to(dtype) if create_graph else new_tensor(typed.array.astype(dtype))
     if anomaly.is_anomaly_enabled() and anomaly.is_anomaly_check_nan_enabled() and np.isnan(grad.array).any():
         raise GradError(
             f"{node.name}: backward returned NaN in the gradient of argument {position}{anomaly.where(node)}"

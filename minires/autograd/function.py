@@ -78,8 +78,9 @@ def apply(op: type[Op], *args: Any, **options: Any) -> Any:
     # IEEE 754 without NumPy's warnings: 1/0 is inf and log(-1) is NaN, as in torch.
     with np.errstate(all="ignore"):
         result = _timed(op, ctx, arrays, options) if settings.debug >= 2 else op.forward(ctx, *arrays, **options)
-    outputs = _wrap(ctx, args, result if isinstance(result, tuple) else (result,))
-    ctx.keep(args, arrays, outputs)
+    results = result if isinstance(result, tuple) else (result,)
+    outputs = _wrap(ctx, args, results)
+    ctx.keep(args, arrays, results, outputs)
     return tuple(outputs) if isinstance(result, tuple) else outputs[0]
 
 
@@ -185,7 +186,8 @@ def _before_the_write(target: Variable) -> Any:
 
 def _saved_since(first: int, node: Any) -> list[Any]:
     """What `node` and the nodes behind it, made since sequence number `first`, have saved."""
-    found, stack, seen = [], [node], set()
+    found: list[Any] = []
+    stack, seen = [node], set()
     while stack:
         node = stack.pop()
         if node is None or node in seen or node.sequence < first:
@@ -288,11 +290,12 @@ class Function:
             if not isinstance(value, Variable):
                 raise ArgumentError(f"{cls.__name__}: forward must return tensors, got {type(value).__name__}")
         ctx.non_differentiable = [v.array if isinstance(v, Variable) else v for v in ctx.non_differentiable]
-        outputs = _wrap(ctx, args, tuple(value.array for value in results))
+        arrays = tuple(value.array for value in results)
+        outputs = _wrap(ctx, args, arrays)
         for output, value in zip(outputs, results, strict=True):
             output.writes = value.writes
         ctx._to_save = tuple(v.array if isinstance(v, Variable) else v for v in ctx._to_save)
-        ctx.keep(args, tuple(a.array if isinstance(a, Variable) else a for a in args), outputs)
+        ctx.keep(args, tuple(a.array if isinstance(a, Variable) else a for a in args), arrays, outputs)
         return tuple(outputs) if several else outputs[0]
 
 

@@ -172,14 +172,24 @@ class Node:
 
     # --- what the gate and the engine call ---------------------------------------------------------------------------
 
-    def keep(self, args: tuple[Any, ...], arrays: tuple[Any, ...], outputs: list[Any]) -> None:
-        """Turn what forward saved into SavedTensors, finding out which are inputs and which are outputs."""
+    def keep(
+        self, args: tuple[Any, ...], arrays: tuple[Any, ...], results: tuple[Any, ...], outputs: list[Any]
+    ) -> None:
+        """Turn what forward saved into SavedTensors, finding out which are inputs and which are outputs.
+
+        Args:
+            arrays, results: what forward got and returned; args, outputs: the tensors around them.
+        """
         if not self._to_save:
             return
-        self.saved = [None if value is None else self._saved(value, args, arrays, outputs) for value in self._to_save]
+        self.saved = [
+            None if value is None else self._saved(value, args, arrays, results, outputs) for value in self._to_save
+        ]
         self._to_save = ()
 
-    def _saved(self, value: Any, args: tuple[Any, ...], arrays: tuple[Any, ...], outputs: list[Any]) -> SavedTensor:
+    def _saved(
+        self, value: Any, args: tuple[Any, ...], arrays: tuple[Any, ...], results: tuple[Any, ...], outputs: list[Any]
+    ) -> SavedTensor:
         for i, (argument, array) in enumerate(zip(args, arrays, strict=True)):
             if isinstance(argument, Variable) and (array is value or argument is value):
                 if argument.inference and not modes.state.inference:
@@ -192,8 +202,8 @@ class Node:
                 saved.watch(argument)
                 saved.pack()
                 return saved
-        for i, output in enumerate(outputs):
-            if output.array is value or output is value:
+        for i, (result, output) in enumerate(zip(results, outputs, strict=True)):
+            if result is value:  # the result, not output.array: NumPy returns scalars where arrays have no dimensions
                 saved = SavedTensor(output.array, f"output {i}")
                 saved.output_nr = i
                 saved.requires_grad = output._requires_grad

@@ -45,7 +45,9 @@ def operands(op: str, a: Any, b: Any, floating: bool = False) -> tuple[Any, Any]
                     f"{op}: the shapes {shapes[0]} and {shapes[1]} do not broadcast: {x} and {y} are neither equal nor 1"
                 )
     return tuple(
-        (v if v.array.dtype == dtype.numpy else to_dtype(v, dtype)) if isinstance(v, Variable) else np.asarray(v).astype(dtype.numpy)
+        (v if v.array.dtype == dtype.numpy else to_dtype(v, dtype))
+        if isinstance(v, Variable)
+        else np.asarray(v).astype(dtype.numpy)
         for v in (a, b)
     )  # type: ignore[return-value]  # two values in, two out
 
@@ -219,12 +221,10 @@ class Clamp(Op):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         (x,) = ctx.saved_tensors
-        outside: Any = False
-        if ctx.low is not None:
-            outside = x < ctx.low
-        if ctx.high is not None:
-            outside = logical_or(outside, x > ctx.high) if ctx.low is not None else x > ctx.high
-        return where(outside, 0.0, grad_y)
+        above = None if ctx.low is None else x >= ctx.low
+        below = None if ctx.high is None else x <= ctx.high
+        inside = below if above is None else above if below is None else logical_and(above, below)
+        return where(inside, grad_y, 0.0)
 
 
 # --- public functions ------------------------------------------------------------------------------------------------
@@ -436,7 +436,9 @@ def bitwise_xor(input: Any, other: Any) -> Tensor:
 def _integers(op: str, a: Any, b: Any) -> tuple[Any, Any]:
     a, b = operands(op, a, b)
     if (a.array if isinstance(a, Variable) else a).dtype.kind == "f":
-        raise DTypeError(f"{op}: operands must be bool or integer tensors, got floating ones; compare them first (a > 0)")
+        raise DTypeError(
+            f"{op}: operands must be bool or integer tensors, got floating ones; compare them first (a > 0)"
+        )
     return a, b
 
 

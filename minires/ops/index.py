@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 def _is_basic(index: tuple[Any, ...]) -> bool:
     """Whether NumPy answers with a view: only ints, slices, None and Ellipsis."""
-    return all(i is None or i is Ellipsis or isinstance(i, (int, np.integer, slice)) and not isinstance(i, bool) for i in index)
+    return all(
+        i is None or i is Ellipsis or (isinstance(i, (int, np.integer, slice)) and not isinstance(i, bool))
+        for i in index
+    )
 
 
 def as_index(index: Any) -> tuple[Any, ...]:
@@ -51,7 +54,7 @@ def _index_item(item: Any) -> Any:
 
 
 def _bound(value: Any) -> Any:
-    return value.item() if isinstance(value, Variable) else value
+    return value.array.item() if isinstance(value, Variable) else value
 
 
 def _take(x: Any, index: tuple[Any, ...]) -> Any:
@@ -111,7 +114,9 @@ class SetItem(Op):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
-        grad_x = apply(SetItem, grad_y, np.zeros((), grad_y.array.dtype), ctx.index) if ctx.needs_input_grad[0] else None
+        grad_x = (
+            apply(SetItem, grad_y, np.zeros((), grad_y.array.dtype), ctx.index) if ctx.needs_input_grad[0] else None
+        )
         grad_value = None
         if ctx.needs_input_grad[1]:
             taken = apply(GetItem, grad_y, ctx.index)
@@ -199,7 +204,7 @@ class Triangle(Op):
 # --- public functions ------------------------------------------------------------------------------------------------
 
 
-def getitem(input: Tensor, index: Any) -> Tensor:
+def getitem(input: Any, index: Any) -> Tensor:
     """input[index], with NumPy's rules.
 
     Raises:
@@ -207,7 +212,9 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     """
     items = as_index(index)
     if not _is_basic(items):
-        items = tuple(i.copy() if isinstance(i, np.ndarray) else i for i in items)  # a later write must not move gradients
+        items = tuple(
+            i.copy() if isinstance(i, np.ndarray) else i for i in items
+        )  # a later write must not move gradients
     try:
         return apply(GetItem, input, items)
     except IndexError as error:
@@ -223,12 +230,14 @@ def _index_along(op: str, input: Tensor, dim: int, index: Any) -> tuple[int, Any
     if index.array.ndim != input.array.ndim:
         raise ShapeError(f"{op}: index needs {input.array.ndim} dimensions, got index.shape = {index.array.shape}")
     size = input.array.shape[d]
-    if index.array.size and not (0 <= index.array.min() and index.array.max() < size):
+    if index.array.size and not (index.array.min() >= 0 and index.array.max() < size):
         bad = index.array[(index.array < 0) | (index.array >= size)][0]
         raise LabelError(f"{op}: index must be from 0 to {size - 1} along dimension {d}, got {bad}")
     for k, (have, limit) in enumerate(zip(index.array.shape, input.array.shape, strict=True)):
         if k != d and have > limit:
-            raise ShapeError(f"{op}: index.shape {index.array.shape} goes beyond input.shape {input.array.shape} in dimension {k}")
+            raise ShapeError(
+                f"{op}: index.shape {index.array.shape} goes beyond input.shape {input.array.shape} in dimension {k}"
+            )
     return d, index.array
 
 
@@ -427,5 +436,3 @@ def _heal(target: Tensor, items: tuple[Any, ...], value: Any) -> None:
         same = place.__array_interface__["data"] == value.array.__array_interface__["data"]
         if same and place.shape == value.array.shape and place.strides == value.array.strides:
             target.rewrites_seen = target.rewrites.count
-
-

@@ -138,7 +138,14 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     return apply(Mean, input, dimensions("mean", dim, input.array.ndim), keepdim)
 
 
-def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int | None = None) -> Tensor:
+def var(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: int | None = None,
+) -> Tensor:
     """The variance sum (x - mean)^2 / (n - correction); correction is 1 unless unbiased=False or it is given."""
     check_tensor("var", "input", input)
     check_floating("var", "input", input)
@@ -155,12 +162,21 @@ def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
     return total / freedom if freedom else total * float("nan")
 
 
-def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int | None = None) -> Tensor:
+def std(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: int | None = None,
+) -> Tensor:
     """The square root of `var`."""
     return var(input, dim, unbiased, keepdim, correction=correction).sqrt()
 
 
-def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+def var_mean(
+    input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
     return var(input, dim, unbiased, keepdim), mean(input, dim, keepdim)
 
 
@@ -287,7 +303,7 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False) 
     if order == float("-inf"):
         return amin(input.abs(), dim, keepdim)
     if order == 0:
-        return to_dtype(input != 0, input.dtype).sum(dim, keepdim)
+        return input.sign().abs().sum(dim, keepdim)  # how many are not zero
     if order == 1:
         return input.abs().sum(dim, keepdim)
     if order == 2:

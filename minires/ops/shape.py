@@ -173,7 +173,7 @@ def sum_to_shape(input: Tensor, shape: tuple[int, ...]) -> Tensor:
     return input if input.array.shape == tuple(shape) else apply(SumToShape, input, tuple(shape))
 
 
-def to_dtype(input: Tensor, dtype: Any) -> Tensor:
+def to_dtype(input: Any, dtype: Any) -> Tensor:
     """`input` with `dtype`; itself if it has that already."""
     wanted = as_dtype(dtype).numpy
     return input if input.array.dtype == wanted else apply(Cast, input, wanted)
@@ -210,7 +210,12 @@ def _resolve(op: str, old: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, 
     count = int(np.prod(old, dtype=np.int64))
     known = int(np.prod([s for s in new if s != -1], dtype=np.int64))
     free = new.count(-1)
-    if any(s < -1 for s in new) or free > 1 or (free == 0 and known != count) or (free == 1 and (known == 0 or count % known)):
+    if (
+        any(s < -1 for s in new)
+        or free > 1
+        or (free == 0 and known != count)
+        or (free == 1 and (known == 0 or count % known))
+    ):
         raise ShapeError(f"{op}: shape {tuple(new)} does not hold the {count} elements of a tensor of shape {old}")
     return tuple(count // known if s == -1 else s for s in new)
 
@@ -241,7 +246,9 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     start, end = dimension("flatten", start_dim, len(shape)), dimension("flatten", end_dim, len(shape))
     if start > end:
         raise ArgumentError(f"flatten: start_dim must not come after end_dim, got {start_dim} and {end_dim}")
-    return apply(Reshape, input, (*shape[:start], int(np.prod(shape[start : end + 1], dtype=np.int64)), *shape[end + 1 :]))
+    return apply(
+        Reshape, input, (*shape[:start], int(np.prod(shape[start : end + 1], dtype=np.int64)), *shape[end + 1 :])
+    )
 
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
@@ -293,7 +300,9 @@ def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; a vector as it is."""
     check_tensor("t", "input", input)
     if input.array.ndim > 2:
-        raise ShapeError(f"t: input needs at most 2 dimensions, got input.shape = {input.array.shape}; use .transpose(a, b)")
+        raise ShapeError(
+            f"t: input needs at most 2 dimensions, got input.shape = {input.array.shape}; use .transpose(a, b)"
+        )
     return transpose(input, 0, 1) if input.array.ndim == 2 else input
 
 
@@ -318,7 +327,9 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     extra = len(wanted) - len(shape)
     full = tuple(shape[i - extra] if s == -1 and i >= extra else s for i, s in enumerate(wanted))
     if extra < 0 or any(s < 0 for s in full) or any(a not in (1, b) for a, b in zip(shape, full[extra:], strict=True)):
-        raise ShapeError(f"expand: a tensor of shape {shape} cannot be expanded to {wanted}: only sizes of 1 can be repeated")
+        raise ShapeError(
+            f"expand: a tensor of shape {shape} cannot be expanded to {wanted}: only sizes of 1 can be repeated"
+        )
     return apply(Expand, input, full)
 
 
@@ -368,7 +379,11 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     d = dimension("cat", dim, len(first))
     for position, tensor in enumerate(items):
         shape = tensor.array.shape
-        if len(shape) == 0 or len(shape) != len(first) or any(a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != d):
+        if (
+            len(shape) == 0
+            or len(shape) != len(first)
+            or any(a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != d)
+        ):
             raise ShapeError(
                 f"cat: all tensors need the same sizes except in dimension {d}, got tensors[0].shape = {first} and "
                 f"tensors[{position}].shape = {shape}"

@@ -185,6 +185,8 @@ class Step(Op):
 
     @staticmethod
     def forward(ctx: Any, x: Any, function: str) -> Any:
+        if function == "sign":  # 0 for NaN too, as in torch, where NumPy has NaN
+            return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
         return getattr(ctx.xp, function)(x).astype(x.dtype, copy=False)
 
     @staticmethod

@@ -1,0 +1,27 @@
+"""What every test has: reproducible hypothesis runs, a fixed seed, one thread under NumPy."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import minires
+
+# A run must say the same thing twice; TEST_EXAMPLES=1000 asks for a longer search, e.g. overnight.
+settings.register_profile(
+    "minires",
+    max_examples=int(os.environ.get("TEST_EXAMPLES", "25")),
+    deadline=None,
+    derandomize="TEST_EXAMPLES" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
+)
+settings.load_profile("minires")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Each test draws the same random numbers, whatever ran before it."""
+    minires.manual_seed(0)
