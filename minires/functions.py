@@ -13,13 +13,22 @@ from minires.autograd import checkpoint  # noqa: F401  # kept beside the functio
 from minires.ops.activation import relu, sigmoid, tanh
 from minires.ops.arithmetic import (
     add,
+    clamp,
+    div,
+    floor_divide,
+    maximum,
+    minimum,
+    mul,
+    pow,
+    remainder,
+    sub,
+    where,
+)
+from minires.ops.comparison import (
     bitwise_and,
     bitwise_or,
     bitwise_xor,
-    clamp,
-    div,
     eq,
-    floor_divide,
     ge,
     gt,
     le,
@@ -28,36 +37,10 @@ from minires.ops.arithmetic import (
     logical_or,
     logical_xor,
     lt,
-    maximum,
-    minimum,
-    mul,
     ne,
-    pow,
-    remainder,
-    sub,
-    where,
-)  # fmt: skip
-from minires.ops.index import (
-    argsort,
-    chunk,
-    gather,
-    hstack,
-    index_select,
-    masked_select,
-    narrow,
-    nonzero,
-    scatter,
-    scatter_add,
-    select,
-    sort,
-    split,
-    take,
-    topk,
-    tril,
-    triu,
-    unbind,
-    vstack,
-)  # fmt: skip
+)
+from minires.ops.index import gather, index_select, masked_select, nonzero, scatter, scatter_add
+from minires.ops.join import cat, flip, hstack, roll, stack, vstack
 from minires.ops.linear import bmm, matmul, mm
 from minires.ops.reduce import (
     all,
@@ -79,24 +62,21 @@ from minires.ops.reduce import (
     sum,
     var,
     var_mean,
-)  # fmt: skip
+)
+from minires.ops.selection import argsort, chunk, narrow, select, sort, split, take, topk, tril, triu, unbind
 from minires.ops.shape import (
     broadcast_to,
-    cat,
     clone,
     flatten,
-    flip,
     movedim,
     permute,
     reshape,
-    roll,
     squeeze,
-    stack,
     t,
     transpose,
     unflatten,
     unsqueeze,
-)  # fmt: skip
+)
 from minires.ops.softmax import log_softmax, softmax
 from minires.ops.unary import (
     abs,
@@ -122,7 +102,7 @@ from minires.ops.unary import (
     sqrt,
     square,
     trunc,
-)  # fmt: skip
+)
 from minires.tensor import Tensor
 
 concat = concatenate = cat

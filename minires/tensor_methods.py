@@ -17,25 +17,38 @@ from minires import random
 from minires.autograd import run_inplace
 from minires.autograd.variable import Variable
 from minires.errors import ArgumentError
-from minires.ops import activation, arithmetic, index, linear, reduce, shape, softmax, unary
+from minires.ops import (
+    activation,
+    arithmetic,
+    comparison,
+    index,
+    join,
+    linear,
+    reduce,
+    selection,
+    shape,
+    softmax,
+    unary,
+)
 
 if TYPE_CHECKING:
     from minires.tensor import Tensor
 
 # Which functions of which file are methods of the same name.
 METHODS: dict[Any, str] = {
-    arithmetic: """add sub mul div floor_divide remainder pow maximum minimum clamp eq ne lt le gt ge logical_and logical_or
-                   logical_xor bitwise_and bitwise_or bitwise_xor""",
+    arithmetic: "add sub mul div floor_divide remainder pow maximum minimum clamp",
+    comparison: """eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor""",
     unary: """neg abs exp expm1 log log1p log2 log10 sqrt rsqrt sin cos square reciprocal sign floor ceil trunc round isnan
               isinf isfinite bitwise_not""",
     activation: "relu sigmoid tanh",
     softmax: "softmax log_softmax",
     linear: "matmul mm bmm",
     reduce: """sum mean var std prod amax amin max min argmax argmin any all cumsum logsumexp norm nan_to_num bincount""",
-    shape: """clone contiguous reshape view flatten unflatten squeeze unsqueeze permute transpose t movedim expand broadcast_to
-              repeat flip roll sum_to_shape""",
-    index: """gather scatter scatter_add index_select masked_fill masked_select nonzero select narrow unbind split chunk tril
-              triu argsort sort topk take""",
+    shape: """clone contiguous reshape view flatten unflatten squeeze unsqueeze permute transpose t movedim expand
+              broadcast_to sum_to_shape""",
+    join: "repeat flip roll",
+    index: "gather scatter scatter_add index_select masked_fill masked_select nonzero",
+    selection: "select narrow unbind split chunk tril triu argsort sort topk take",
 }
 ALIASES = {
     "subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div", "clip": "clamp", "negative": "neg",
@@ -87,9 +100,6 @@ class TensorMethods(Variable):
     def where(self, condition: Any, other: Any) -> Tensor:
         return arithmetic.where(condition, self, other)
 
-    def logical_not(self) -> Tensor:
-        return arithmetic.logical_not(self)
-
     def dot(self, other: Any) -> Tensor:
         return linear.matmul(self, other)  # type: ignore[arg-type]  # every TensorMethods is a Tensor
 
@@ -123,13 +133,13 @@ class TensorMethods(Variable):
     __rpow__ = _operator(arithmetic.pow, reflected=True)
     __matmul__ = _operator(linear.matmul)
     __rmatmul__ = _operator(linear.matmul, reflected=True)
-    __and__ = __rand__ = _operator(arithmetic.bitwise_and)
-    __or__ = __ror__ = _operator(arithmetic.bitwise_or)
-    __xor__ = __rxor__ = _operator(arithmetic.bitwise_xor)
-    __lt__ = _operator(arithmetic.lt)
-    __le__ = _operator(arithmetic.le)
-    __gt__ = _operator(arithmetic.gt)
-    __ge__ = _operator(arithmetic.ge)
+    __and__ = __rand__ = _operator(comparison.bitwise_and)
+    __or__ = __ror__ = _operator(comparison.bitwise_or)
+    __xor__ = __rxor__ = _operator(comparison.bitwise_xor)
+    __lt__ = _operator(comparison.lt)
+    __le__ = _operator(comparison.le)
+    __gt__ = _operator(comparison.gt)
+    __ge__ = _operator(comparison.ge)
     __iadd__ = _in_place_operator("add", arithmetic.add)
     __isub__ = _in_place_operator("sub", arithmetic.sub)
     __imul__ = _in_place_operator("mul", arithmetic.mul)
@@ -137,9 +147,9 @@ class TensorMethods(Variable):
     __ifloordiv__ = _in_place_operator("floor_divide", arithmetic.floor_divide)
     __imod__ = _in_place_operator("remainder", arithmetic.remainder)
     __ipow__ = _in_place_operator("pow", arithmetic.pow)
-    __iand__ = _in_place_operator("bitwise_and", arithmetic.bitwise_and)
-    __ior__ = _in_place_operator("bitwise_or", arithmetic.bitwise_or)
-    __ixor__ = _in_place_operator("bitwise_xor", arithmetic.bitwise_xor)
+    __iand__ = _in_place_operator("bitwise_and", comparison.bitwise_and)
+    __ior__ = _in_place_operator("bitwise_or", comparison.bitwise_or)
+    __ixor__ = _in_place_operator("bitwise_xor", comparison.bitwise_xor)
 
     def __neg__(self) -> Tensor:
         return unary.neg(self)  # type: ignore[arg-type]  # as above
@@ -154,15 +164,15 @@ class TensorMethods(Variable):
         return unary.bitwise_not(self)  # type: ignore[arg-type]  # as above
 
     def __eq__(self, other: Any) -> Any:
-        return arithmetic.eq(self, other) if _is_operand(other) else NotImplemented
+        return comparison.eq(self, other) if _is_operand(other) else NotImplemented
 
     def __ne__(self, other: Any) -> Any:
-        return arithmetic.ne(self, other) if _is_operand(other) else NotImplemented
+        return comparison.ne(self, other) if _is_operand(other) else NotImplemented
 
     __hash__ = object.__hash__  # a tensor is a key by identity: its values change
 
     def __getitem__(self, key: Any) -> Tensor:
-        return index.getitem(self, key)  # type: ignore[arg-type]  # as above
+        return index.getitem(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         index.assign(self, key, value)  # type: ignore[arg-type]  # as above

@@ -94,7 +94,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, f
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     """All parameters, flattened, one after the other; differentiable."""
-    from minires.ops.shape import cat
+    from minires.ops.join import cat
 
     listed = [parameter.reshape(-1) for parameter in parameters]
     if not listed:

@@ -1,8 +1,6 @@
-"""Elementwise arithmetic with broadcasting, and comparisons.
+"""Elementwise arithmetic of two operands, with broadcasting (see `operands.py`).
 
-Broadcasting repeats a dimension of size 1; its derivative is therefore a sum over what was repeated (`sum_to_shape`).
-Operands of different dtypes meet as in torch (`minires.dtypes.result_type`); values follow IEEE 754 without warnings, so
-1/0 is inf and 0/0 is NaN.
+Values follow IEEE 754 without warnings, so 1/0 is inf and 0/0 is NaN.
 """
 
 from __future__ import annotations
@@ -13,43 +11,15 @@ import numpy as np
 
 from minires.autograd import Op, apply
 from minires.autograd.variable import Variable
-from minires.dtypes import get_default_dtype, result_type
-from minires.errors import ArgumentError, DTypeError, ShapeError
+from minires.dtypes import result_type
+from minires.errors import ArgumentError, DTypeError
+from minires.ops.comparison import logical_and, logical_not, logical_or
+from minires.ops.operands import operands
 from minires.ops.shape import sum_to_shape, to_dtype
+from minires.ops.unary import isnan, log, trunc
 
 if TYPE_CHECKING:
     from minires.tensor import Tensor
-
-
-def operands(op: str, a: Any, b: Any, floating: bool = False) -> tuple[Any, Any]:
-    """`a` and `b` in the dtype in which they meet: tensors as tensors, numbers as arrays without dimensions.
-
-    Args:
-        floating: whether integers must become floating numbers first (division).
-
-    Raises:
-        DTypeError: an operand that is neither a tensor nor a number.
-        ShapeError: shapes that do not broadcast.
-    """
-    for position, value in enumerate((a, b)):
-        if not isinstance(value, (Variable, int, float, np.ndarray, np.generic)):
-            raise DTypeError(f"{op}: operand {position} must be a Tensor or a number, got {type(value).__name__}")
-    dtype = result_type(a, b)
-    if floating and not dtype.is_floating_point:
-        dtype = get_default_dtype()
-    shapes = [v.array.shape if isinstance(v, Variable) else np.shape(v) for v in (a, b)]
-    if shapes[0] != shapes[1]:
-        for x, y in zip(reversed(shapes[0]), reversed(shapes[1]), strict=False):
-            if x != y and 1 not in (x, y):
-                raise ShapeError(
-                    f"{op}: the shapes {shapes[0]} and {shapes[1]} do not broadcast: {x} and {y} are neither equal nor 1"
-                )
-    return tuple(
-        (v if v.array.dtype == dtype.numpy else to_dtype(v, dtype))
-        if isinstance(v, Variable)
-        else np.asarray(v).astype(dtype.numpy)
-        for v in (a, b)
-    )  # type: ignore[return-value]  # two values in, two out
 
 
 class Add(Op):
@@ -356,111 +326,3 @@ def clamp(input: Any, min: Any = None, max: Any = None) -> Tensor:
         return input if max is None else minimum(input, max)
     bounds = [b for b in (min, max) if b is not None]
     return apply(Clamp, to_dtype(input, result_type(input, *bounds)), min, max)
-
-
-# --- comparisons: bool tensors, no gradient --------------------------------------------------------------------------
-
-
-class _Compare(Op):
-    """A comparison: its values are true or false, so there is nothing to differentiate."""
-
-    @staticmethod
-    def backward(ctx: Any, grad_y: Any) -> Any:
-        return None, None
-
-
-def _comparison(name: str) -> type[Op]:
-    def forward(ctx: Any, a: Any, b: Any) -> Any:
-        return getattr(ctx.xp, name)(a, b)
-
-    return type(name.title().replace("_", ""), (_Compare,), {"name": name, "forward": staticmethod(forward)})
-
-
-_EQUAL, _NOT_EQUAL = _comparison("equal"), _comparison("not_equal")
-_LESS, _LESS_EQUAL = _comparison("less"), _comparison("less_equal")
-_GREATER, _GREATER_EQUAL = _comparison("greater"), _comparison("greater_equal")
-_AND, _OR, _XOR = _comparison("logical_and"), _comparison("logical_or"), _comparison("logical_xor")
-
-
-def eq(input: Any, other: Any) -> Tensor:
-    return apply(_EQUAL, *operands("eq", input, other))
-
-
-def ne(input: Any, other: Any) -> Tensor:
-    return apply(_NOT_EQUAL, *operands("ne", input, other))
-
-
-def lt(input: Any, other: Any) -> Tensor:
-    return apply(_LESS, *operands("lt", input, other))
-
-
-def le(input: Any, other: Any) -> Tensor:
-    return apply(_LESS_EQUAL, *operands("le", input, other))
-
-
-def gt(input: Any, other: Any) -> Tensor:
-    return apply(_GREATER, *operands("gt", input, other))
-
-
-def ge(input: Any, other: Any) -> Tensor:
-    return apply(_GREATER_EQUAL, *operands("ge", input, other))
-
-
-def logical_and(input: Any, other: Any) -> Tensor:
-    return apply(_AND, *operands("logical_and", input, other))
-
-
-def logical_or(input: Any, other: Any) -> Tensor:
-    return apply(_OR, *operands("logical_or", input, other))
-
-
-def logical_xor(input: Any, other: Any) -> Tensor:
-    return apply(_XOR, *operands("logical_xor", input, other))
-
-
-_BIT_AND, _BIT_OR, _BIT_XOR = _comparison("bitwise_and"), _comparison("bitwise_or"), _comparison("bitwise_xor")
-
-
-def bitwise_and(input: Any, other: Any) -> Tensor:
-    return apply(_BIT_AND, *_integers("bitwise_and", input, other))
-
-
-def bitwise_or(input: Any, other: Any) -> Tensor:
-    return apply(_BIT_OR, *_integers("bitwise_or", input, other))
-
-
-def bitwise_xor(input: Any, other: Any) -> Tensor:
-    return apply(_BIT_XOR, *_integers("bitwise_xor", input, other))
-
-
-def _integers(op: str, a: Any, b: Any) -> tuple[Any, Any]:
-    a, b = operands(op, a, b)
-    if (a.array if isinstance(a, Variable) else a).dtype.kind == "f":
-        raise DTypeError(
-            f"{op}: operands must be bool or integer tensors, got floating ones; compare them first (a > 0)"
-        )
-    return a, b
-
-
-def logical_not(input: Any) -> Tensor:
-    from minires.ops.unary import predicate
-
-    return predicate(input, "logical_not")
-
-
-def isnan(input: Any) -> Tensor:
-    from minires.ops.unary import predicate
-
-    return predicate(input, "isnan")
-
-
-def log(input: Any) -> Tensor:
-    from minires.ops import unary
-
-    return unary.log(input)
-
-
-def trunc(input: Any) -> Tensor:
-    from minires.ops import unary
-
-    return unary.trunc(input)

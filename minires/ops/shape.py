@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minires.autograd import Op, apply
-from minires.dtypes import as_dtype, result_type
+from minires.dtypes import as_dtype
 from minires.errors import ArgumentError, ShapeError
 from minires.ops.checks import check_tensor, dimension, dimensions
 
@@ -85,36 +85,6 @@ class SumToShape(Op):
         return apply(Expand, grad_y, ctx.shape)
 
 
-class Flip(Op):
-    """The order of the elements reversed along some dimensions; the gradient too."""
-
-    name = "flip"
-
-    @staticmethod
-    def forward(ctx: Any, x: Any, dims: tuple[int, ...]) -> Any:
-        ctx.dims = dims
-        return ctx.xp.flip(x, dims).copy()
-
-    @staticmethod
-    def backward(ctx: Any, grad_y: Any) -> Any:
-        return apply(Flip, grad_y, ctx.dims)
-
-
-class Roll(Op):
-    """The elements shifted around cyclically; the gradient shifted back."""
-
-    name = "roll"
-
-    @staticmethod
-    def forward(ctx: Any, x: Any, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Any:
-        ctx.shifts, ctx.dims = shifts, dims
-        return ctx.xp.roll(x, shifts, dims)
-
-    @staticmethod
-    def backward(ctx: Any, grad_y: Any) -> Any:
-        return apply(Roll, grad_y, tuple(-s for s in ctx.shifts), ctx.dims)
-
-
 class Cast(Op):
     """The same values in another dtype; the gradient in the first one."""
 
@@ -142,27 +112,6 @@ class Clone(Op):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         return grad_y
-
-
-class Concatenate(Op):
-    """Tensors one after the other along a dimension; each gets its own part of the gradient."""
-
-    name = "cat"
-
-    @staticmethod
-    def forward(ctx: Any, *arrays: Any, dim: int) -> Any:
-        ctx.dim = dim
-        ctx.sizes = [a.shape[dim] for a in arrays]
-        return ctx.xp.concatenate(arrays, axis=dim)
-
-    @staticmethod
-    def backward(ctx: Any, grad_y: Any) -> Any:
-        ends = np.cumsum(ctx.sizes)
-        before = (slice(None),) * ctx.dim
-        return tuple(
-            grad_y[(*before, slice(int(end - size), int(end)))] if wanted else None
-            for size, end, wanted in zip(ctx.sizes, ends, ctx.needs_input_grad, strict=True)
-        )
 
 
 # --- public functions ------------------------------------------------------------------------------------------------
@@ -335,74 +284,3 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
 
 def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
     return expand(input, *shape)
-
-
-def repeat(input: Tensor, *sizes: Any) -> Tensor:
-    """The tensor written `sizes[i]` times along each dimension, as a copy."""
-    check_tensor("repeat", "input", input)
-    counts = as_sizes("repeat", sizes)
-    shape = input.array.shape
-    if len(counts) < len(shape) or any(c < 0 for c in counts):
-        raise ArgumentError(f"repeat: needs a count >= 0 for each of the {len(shape)} dimensions, got {counts}")
-    shape = (1,) * (len(counts) - len(shape)) + shape
-    stretched = reshape(input, tuple(s for size in shape for s in (1, size)))
-    expanded = expand(stretched, tuple(s for pair in zip(counts, shape, strict=True) for s in pair))
-    return reshape(expanded, tuple(c * s for c, s in zip(counts, shape, strict=True)))
-
-
-def flip(input: Tensor, *dims: Any) -> Tensor:
-    """The order of the elements reversed along `dims`, as a copy."""
-    check_tensor("flip", "input", input)
-    return apply(Flip, input, dimensions("flip", as_sizes("flip", dims), input.array.ndim))
-
-
-def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
-    """The elements shifted cyclically; without dims, over the flattened tensor."""
-    check_tensor("roll", "input", input)
-    if dims is None:
-        return reshape(roll(flatten(input), shifts, 0), input.array.shape)
-    amounts = tuple(shifts) if isinstance(shifts, (tuple, list)) else (shifts,)
-    axes = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
-    if len(amounts) != len(axes):
-        raise ArgumentError(f"roll: shifts and dims need the same length, got {shifts!r} and {dims!r}")
-    return apply(Roll, input, amounts, tuple(dimension("roll", d, input.array.ndim) for d in axes))
-
-
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """The tensors one after the other along `dim`; all other sizes must agree."""
-    items = list(tensors)
-    if not items:
-        raise ArgumentError("cat: expected at least one tensor, got none")
-    for position, tensor in enumerate(items):
-        check_tensor("cat", f"tensors[{position}]", tensor)
-    first = items[0].array.shape
-    d = dimension("cat", dim, len(first))
-    for position, tensor in enumerate(items):
-        shape = tensor.array.shape
-        if (
-            len(shape) == 0
-            or len(shape) != len(first)
-            or any(a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != d)
-        ):
-            raise ShapeError(
-                f"cat: all tensors need the same sizes except in dimension {d}, got tensors[0].shape = {first} and "
-                f"tensors[{position}].shape = {shape}"
-            )
-    dtype = result_type(*items)
-    return apply(Concatenate, *(to_dtype(item, dtype) for item in items), dim=d)
-
-
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """The tensors, all of one shape, along a new dimension `dim`."""
-    items = list(tensors)
-    if not items:
-        raise ArgumentError("stack: expected at least one tensor, got none")
-    for position, tensor in enumerate(items):
-        check_tensor("stack", f"tensors[{position}]", tensor)
-        if tensor.array.shape != items[0].array.shape:
-            raise ShapeError(
-                f"stack: all tensors need one shape, got tensors[0].shape = {items[0].array.shape} and tensors[{position}].shape = "
-                f"{tensor.array.shape}"
-            )
-    d = dimension("stack", dim, items[0].array.ndim + 1)
-    return cat([unsqueeze(item, d) for item in items], d)
