@@ -24,9 +24,9 @@ def _as_array(data: Any, wanted: Any) -> np.ndarray:
         array = _nested(data)
     if wanted is None and not isinstance(data, (Tensor, np.ndarray, np.generic)):
         kind = array.dtype.kind
+        if kind not in "biuf":
+            raise ArgumentError(f"tensor: data must be numbers, got {data!s:.80}")
         wanted = get_default_dtype() if kind == "f" or array.size == 0 else {"b": bool_}.get(kind, int64)
-        if kind == "O":
-            raise ArgumentError(f"tensor: data must be numbers of one shape, got {data!r:.80}")
     target = as_dtype(array.dtype if wanted is None else wanted).numpy
     return array.astype(target, copy=False)
 
@@ -43,7 +43,7 @@ def _nested(data: Any) -> np.ndarray:
         return np.array(plain(data))
     except ValueError:
         raise ShapeError(
-            f"tensor: data must be a rectangle of numbers, got lists of different lengths: {data!r:.80}"
+            f"tensor: data must be a rectangle of numbers, got lists of different lengths: {data!s:.80}"
         ) from None
 
 
@@ -77,11 +77,21 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     return Tensor(_as_array(ndarray, None))
 
 
+def _check_options(options: dict[str, Any]) -> None:
+    """torch's options that only speak of layout in memory and of a GPU's copies are accepted, and nothing else is."""
+    for name in options:
+        if name == "out":
+            raise UnsupportedError("out=: results are always new tensors in minires; use out.copy_(result)")
+        if name not in ("layout", "pin_memory", "memory_format"):
+            raise TypeError(
+                f"unknown argument {name!r}; known: dtype, device, requires_grad, layout, pin_memory, memory_format"
+            )
+
+
 def _filled(
-    value: Any, size: tuple[Any, ...], wanted: Any, device: Any, requires_grad: bool, out: Any = None, **ignored: Any
+    value: Any, size: tuple[Any, ...], wanted: Any, device: Any, requires_grad: bool, options: dict[str, Any]
 ) -> Tensor:
-    if out is not None:
-        raise UnsupportedError("out=: results are always new tensors in minires; use out.copy_(result)")
+    _check_options(options)
     shape = as_sizes("zeros", size)
     if any(s < 0 for s in shape):
         raise ShapeError(f"creation: sizes must not be negative, got {shape}")
@@ -90,48 +100,51 @@ def _filled(
 
 
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **options: Any) -> Tensor:
-    return _filled(0, size, dtype, device, requires_grad, **options)
+    return _filled(0, size, dtype, device, requires_grad, options)
 
 
 def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **options: Any) -> Tensor:
-    return _filled(1, size, dtype, device, requires_grad, **options)
+    return _filled(1, size, dtype, device, requires_grad, options)
 
 
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **options: Any) -> Tensor:
     """Zeros: memory with whatever was in it is a trap that nobody needs."""
-    return _filled(0, size, dtype, device, requires_grad, **options)
+    return _filled(0, size, dtype, device, requires_grad, options)
 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     if dtype is None:
         dtype = as_dtype(type(fill_value)) if isinstance(fill_value, (bool, int, float)) else None
-    return _filled(fill_value, (size,) if isinstance(size, int) else tuple(size), dtype, device, requires_grad)
+    return _filled(fill_value, (size,) if isinstance(size, int) else tuple(size), dtype, device, requires_grad, {})
 
 
-def _like(input: Tensor, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
-    return _filled(value, tuple(input.array.shape), input.dtype if dtype is None else dtype, device, requires_grad)
+def _like(input: Tensor, value: Any, dtype: Any, device: Any, requires_grad: bool, options: dict[str, Any]) -> Tensor:
+    wanted = input.dtype if dtype is None else dtype
+    return _filled(value, tuple(input.array.shape), wanted, device, requires_grad, options)
 
 
 def zeros_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **options: Any
 ) -> Tensor:
-    return _like(input, 0, dtype, device, requires_grad)
+    return _like(input, 0, dtype, device, requires_grad, options)
 
 
-def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Tensor:
-    return _like(input, 1, dtype, device, requires_grad)
+def ones_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **options: Any
+) -> Tensor:
+    return _like(input, 1, dtype, device, requires_grad, options)
 
 
 def empty_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **options: Any
 ) -> Tensor:
-    return _like(input, 0, dtype, device, requires_grad)
+    return _like(input, 0, dtype, device, requires_grad, options)
 
 
 def full_like(
     input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    return _like(input, fill_value, dtype, device, requires_grad)
+    return _like(input, fill_value, dtype, device, requires_grad, {})
 
 
 def arange(
@@ -171,16 +184,28 @@ def _random(draw: Any, size: tuple[Any, ...], wanted: Any, device: Any, requires
 
 
 def rand(
-    *size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+    *size: Any,
+    generator: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **options: Any,
 ) -> Tensor:
     """Uniform in [0, 1)."""
+    _check_options(options)
     return _random(lambda g, shape: g.random(shape), size, dtype, device, requires_grad, generator)
 
 
 def randn(
-    *size: Any, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+    *size: Any,
+    generator: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **options: Any,
 ) -> Tensor:
     """Normal with mean 0 and variance 1."""
+    _check_options(options)
     return _random(lambda g, shape: g.standard_normal(shape), size, dtype, device, requires_grad, generator)
 
 

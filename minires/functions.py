@@ -63,7 +63,7 @@ from minires.ops.reduce import (
     var,
     var_mean,
 )
-from minires.ops.selection import argsort, chunk, narrow, select, sort, split, take, topk, tril, triu, unbind
+from minires.ops.selection import argsort, chunk, narrow, select, sort, split, take, topk, tril, triu, unbind, unique
 from minires.ops.shape import (
     broadcast_to,
     clone,
@@ -135,17 +135,6 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
     return bool(isclose(input, other, rtol, atol, equal_nan).array.all())
-
-
-def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Any:
-    """The distinct values in order, with the way back and their counts where asked for."""
-    values, inverse, counts = np.unique(input.array, return_inverse=True, return_counts=True)
-    results = [Tensor(values)]
-    if return_inverse:
-        results.append(Tensor(inverse.reshape(input.array.shape)))
-    if return_counts:
-        results.append(Tensor(counts))
-    return results[0] if len(results) == 1 else tuple(results)
 
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:

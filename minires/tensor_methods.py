@@ -48,7 +48,7 @@ METHODS: dict[Any, str] = {
               broadcast_to sum_to_shape""",
     join: "repeat flip roll",
     index: "gather scatter scatter_add index_select masked_fill masked_select nonzero",
-    selection: "select narrow unbind split chunk tril triu argsort sort topk take",
+    selection: "select narrow unbind split chunk tril triu argsort sort topk take unique",
 }
 ALIASES = {
     "subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div", "clip": "clamp", "negative": "neg",

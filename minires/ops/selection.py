@@ -125,3 +125,14 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements of the flattened tensor that `index` names."""
     return getitem(flatten(input), index)
+
+
+def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False) -> Any:
+    """The distinct values in order, with the way back and their counts where asked for."""
+    values, inverse, counts = np.unique(input.array, return_inverse=True, return_counts=True)
+    results = [new_tensor(values)]
+    if return_inverse:
+        results.append(new_tensor(inverse.reshape(input.array.shape)))
+    if return_counts:
+        results.append(new_tensor(counts))
+    return results[0] if len(results) == 1 else tuple(results)

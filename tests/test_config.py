@@ -1,0 +1,93 @@
+"""Settings from the environment, devices, kernel sets, dtypes and the errors' own rules."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+import minires
+from minires import backend, dtypes, errors
+from minires.config import read_settings
+from minires.errors import ConfigError, DeviceError, DTypeError, UnknownNameError
+
+
+def test_settings_are_read() -> None:
+    found = read_settings(
+        {"MINIRES_DEBUG": "2", "MINIRES_KERNELS": "reference", "MINIRES_THREADS": "4", "MINIRES_DATA": "x", "HOME": "y"}
+    )
+    assert (found.debug, found.kernels, found.threads, found.data_dir) == (2, "reference", 4, "x")
+    assert read_settings({"MINIRES_DEBUG": ""}) == read_settings({})
+
+
+@pytest.mark.parametrize(
+    ("environ", "text"),
+    [
+        ({"MINIRES_DEBUG": "5"}, r"MINIRES_DEBUG must be a whole number from 0 to 4, got '5'"),
+        ({"MINIRES_THREADS": "two"}, r"MINIRES_THREADS must be a whole number from 1 to 1024, got 'two'"),
+        ({"MINIRES_KERNELS": "gpu"}, r"MINIRES_KERNELS must be one of auto, reference, got 'gpu'"),
+        ({"MINIRES_DEBUGG": "1"}, r"MINIRES_DEBUGG is not a setting of minires. Known: MINIRES_DATA"),
+    ],
+)
+def test_bad_settings_are_errors(environ, text) -> None:
+    with pytest.raises(ConfigError, match=text):
+        read_settings(environ)
+
+
+def test_kernel_sets_are_chosen_by_name() -> None:
+    reference = backend.kernel_set("reference")
+    assert backend.current_kernels() is reference
+    with backend.use_kernels("reference"):
+        assert backend.current_kernels() is reference
+    with pytest.raises(ConfigError, match="kernel_set: name must be one of auto, reference, got 'cpu2'"):
+        backend.use_kernels("cpu2")
+
+
+def test_devices() -> None:
+    assert str(minires.device("cuda:1")) == "cuda:1"
+    assert repr(minires.device("cuda", 1)) == "device(type='cuda', index=1)"
+    assert minires.device("cpu") == minires.device(minires.device("cpu"))
+    assert minires.device(0).type == "cuda"
+    assert len({minires.device("cpu"), minires.device("cpu")}) == 1
+    for bad in ("gpu", "cuda:x", 1.5):
+        with pytest.raises(DeviceError):
+            minires.device(bad)
+
+
+def test_dtypes_are_single_objects() -> None:
+    assert minires.float is minires.float32
+    assert dtypes.as_dtype("float64") is minires.float64
+    assert dtypes.as_dtype(np.dtype(">f4")) is minires.float32
+    assert dtypes.as_dtype(int) is minires.int64
+    assert pickle.loads(pickle.dumps(minires.int8)) is minires.int8
+    assert repr(minires.uint8) == "minires.uint8"
+    assert minires.float16.is_floating_point
+    assert not minires.int32.is_floating_point
+    for bad in ("complex64", "text", object):
+        with pytest.raises(DTypeError, match="dtype: expected one of"):
+            dtypes.as_dtype(bad)
+    with pytest.raises(DTypeError, match="must be a floating dtype"):
+        minires.set_default_dtype(minires.int64)
+    with pytest.raises(DTypeError, match="at least one operand"):
+        dtypes.result_type()
+
+
+def test_unknown_names_bring_the_nearest() -> None:
+    error = UnknownNameError.for_name("model", "resnet19", ["resnet18", "resnet20", "vgg"])
+    assert "unknown model 'resnet19': did you mean resnet" in str(error)
+    assert "Known: resnet18, resnet20, vgg" in str(error)
+
+
+def test_every_error_is_a_minires_error_and_a_builtin_one() -> None:
+    kinds = [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, Exception)]
+    assert len(kinds) > 10
+    for kind in kinds:
+        assert issubclass(kind, errors.MiniresError)
+        if kind is not errors.MiniresError:
+            assert issubclass(kind, (ValueError, TypeError, RuntimeError, IndexError, NotImplementedError))
+
+
+def test_unknown_names_of_the_package_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match=r"minires.fft: there is no such name"):
+        _ = minires.fft
