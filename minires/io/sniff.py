@@ -1,0 +1,55 @@
+"""What is this file? The answer for messages, from its first bytes: people load the wrong file more often than a
+broken one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["describe_file"]
+
+_CONVERT = (
+    "A pickle can run any program, so minires never opens one; where torch is installed, write its weights once with"
+    " numpy.savez('weights.npz', **{k: v.numpy() for k, v in torch.load(FILE).items()}), and here give"
+    " {k: minires.tensor(v) for k, v in numpy.load('weights.npz').items()} to model.load_state_dict"
+)
+
+
+def describe_file(head: bytes, size: int, members: Sequence[str] = ()) -> str:
+    """Say what a file is that is not one of minires' archives, and the way out where there is one.
+
+    Args:
+        head: its first bytes (512 are enough).
+        size: its length in bytes.
+        members: names inside, if it is a zip.
+
+    Returns:
+        A phrase for the end of an error message.
+    """
+    if size == 0:
+        return "empty file (0 bytes): its writing never finished, or the disk was full"
+    if any(name.endswith("data.pkl") for name in members):
+        return f"a file of torch.save (a zip around a pickle). {_CONVERT}"
+    if members and all(name.endswith(".npy") for name in members):
+        return "a NumPy .npz file, not a checkpoint; numpy.load reads it"
+    if head.startswith(b"PK"):
+        return "a zip, but not one that minires wrote (tree.json is missing)"
+    if head[:1] == b"\x80" and len(head) > 1 and head[1] <= 5:
+        return f"a pickle (torch.save before version 1.6 wrote such). {_CONVERT}"
+    if head[257:262] == b"ustar":
+        return f"a tar archive (the oldest form of torch.save, or a packed folder); {_CONVERT}"
+    if head.startswith(b"\x93NUMPY"):
+        return "a single NumPy array (.npy), not a checkpoint; numpy.load reads it"
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip-compressed; gunzip it first"
+    if head.startswith(b"\x89HDF"):
+        return "an HDF5 file (Keras?), not a checkpoint of minires"
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
+        return "a safetensors file, not a checkpoint of minires"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
+    if head.lstrip()[:1] == b"<":
+        return "a web page or XML, not a checkpoint: the download gave an error page; fetch it again"
+    if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")):
+        return "an image, not a checkpoint"
+    return "not a checkpoint of minires (it does not begin as a zip), or its beginning is damaged"
