@@ -26,22 +26,28 @@ def curves_available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def draw_curves(rows: list[dict[str, Any]], path: str | Path, title: str, best_epoch: int | None = None) -> None:
+def draw_curves(
+    rows: list[dict[str, Any]],
+    path: str | Path,
+    title: str,
+    best_epoch: int | None = None,
+    smoothed: bool = False,
+) -> None:
     """Draw the rows of metrics.jsonl into a PNG.
 
     Args:
         rows: one dict an epoch, with epoch, train_loss, train_accuracy, val_loss, val_accuracy, test_loss,
-            test_accuracy, lr;
-            a value may be None where it was not measured.
+            test_accuracy, lr; a value may be None where it was not measured.
         path: the PNG to write.
         title: above the picture.
         best_epoch: the epoch of best.ckpt, marked on the accuracy curve.
+        smoothed: the training loss was that of smoothed labels, which cannot reach zero; the legend says so.
     """
     # A figure of one's own instead of pyplot: no display is asked for, and nothing global changes. The cache folder of
     # matplotlib may be read-only in a container; it then uses a temporary one by itself.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import FormatStrFormatter, MaxNLocator, PercentFormatter
 
     figure = Figure(figsize=(12, 4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -52,6 +58,8 @@ def draw_curves(rows: list[dict[str, Any]], path: str | Path, title: str, best_e
         for split, name, colour, dash in SPLITS:
             points = [(row["epoch"], row[f"{split}_{key}"]) for row in rows if row.get(f"{split}_{key}") is not None]
             if points:
+                if smoothed and (split, key) == ("train", "loss"):
+                    name = "training (smoothed labels)"
                 axis.plot(*zip(*points, strict=True), dash, color=colour, lw=1.8, label=name, **_dots(points))
         axis.set_title(key, fontsize=11, color=INK, loc="left")
     accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1))
@@ -72,6 +80,7 @@ def draw_curves(rows: list[dict[str, Any]], path: str | Path, title: str, best_e
     accuracy.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right")
     if all(row["train_loss"] and row["train_loss"] > 0 for row in rows) and _spread(rows) > 30:
         loss.set_yscale("log")
+        loss.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     rate.plot(epochs, [row["lr"] for row in rows], color=INK, lw=1.8, **_dots(epochs))
     rate.set_title("learning rate (end of epoch)", fontsize=11, color=INK, loc="left")
     rate.set_ylim(bottom=0)
@@ -80,7 +89,7 @@ def draw_curves(rows: list[dict[str, Any]], path: str | Path, title: str, best_e
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axis.grid(True, color=FAINT, lw=0.6)
         axis.set_axisbelow(True)
-        axis.tick_params(labelsize=9, colors=INK, length=0)
+        axis.tick_params(which="both", labelsize=9, colors=INK, length=0)
         for side in ("top", "right", "left"):
             axis.spines[side].set_visible(False)
         axis.spines["bottom"].set_color(FAINT)

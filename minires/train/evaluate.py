@@ -1,0 +1,94 @@
+"""How good is a model on a set of images? Loss, accuracy, and who is taken for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minires.autograd import no_grad
+from minires.data import ArrayDataset, BatchLoader
+from minires.nn import Module
+from minires.nn import functional as F
+from minires.train.metrics import RunningMean, confusion_matrix, per_class_accuracy, worst_confusions
+
+__all__ = ["Evaluation", "evaluate"]
+
+BATCH = 256  # images at once: enough to keep the matrix products busy, small enough for 224-pixel images in memory
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of one evaluation."""
+
+    loss: float  # mean cross-entropy
+    matrix: np.ndarray  # (C, C): label, prediction
+    classes: Sequence[str]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images that were recognised, in [0, 1]."""
+        return float(np.trace(self.matrix) / max(self.matrix.sum(), 1))
+
+    @property
+    def images(self) -> int:
+        """How many images were looked at."""
+        return int(self.matrix.sum())
+
+    def class_rows(self) -> list[dict[str, Any]]:
+        """One dict a class: name, accuracy, images, and the class it was most often taken for."""
+        shares = per_class_accuracy(self.matrix)
+        rows = []
+        for i, name in enumerate(self.classes):
+            wrong = worst_confusions(self.matrix * (np.arange(len(self.classes)) == i)[:, None], 1)
+            rows.append(
+                {
+                    "class": name,
+                    "accuracy": float(shares[i]),
+                    "images": int(self.matrix[i].sum()),
+                    "taken_for": self.classes[wrong[0][1]] if wrong else None,
+                    "taken_for_times": wrong[0][2] if wrong else 0,
+                }
+            )
+        return rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain values, for JSON."""
+        return {
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "images": self.images,
+            "per_class": self.class_rows(),
+            "confusion_matrix": self.matrix.tolist(),
+        }
+
+
+def evaluate(model: Module, dataset: ArrayDataset, *, batch_size: int = BATCH, workers: int = 1) -> Evaluation:
+    """Run the model, in evaluation mode, over every image once.
+
+    The model is left in the mode it was in.
+
+    Args:
+        model: (N, C, H, W) float32 -> (N, K) logits.
+        dataset: images with labels; its mean and std must be those of the training set.
+        batch_size: images at once; the result does not depend on it (but for rounding).
+        workers: threads that prepare batches.
+
+    Returns:
+        An Evaluation.
+    """
+    was_training = model.training
+    model.eval()
+    loss = RunningMean()
+    matrix = np.zeros((dataset.num_classes, dataset.num_classes), np.int64)
+    try:
+        with no_grad():
+            for images, labels in BatchLoader(dataset, batch_size, workers=workers):
+                logits = model(images)
+                loss.add(F.cross_entropy(logits, labels).item(), len(labels))
+                matrix += confusion_matrix(logits.numpy().argmax(axis=1), labels.numpy(), dataset.num_classes)
+    finally:
+        model.train(was_training)
+    return Evaluation(loss.value, matrix, dataset.classes)

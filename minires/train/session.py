@@ -1,0 +1,155 @@
+"""One training session from settings to report: parts, folder, loop, curves, figures."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from minires.errors import CheckpointError
+from minires.train.checkpoint import Checkpoint, load_checkpoint
+from minires.train.config import TrainConfig
+from minires.train.curves import HOW_TO_INSTALL, curves_available, draw_curves
+from minires.train.evaluate import Evaluation
+from minires.train.guard import LossNotFiniteError
+from minires.train.loop import State, fit
+from minires.train.progress import Progress, make_progress
+from minires.train.run_folder import RunFolder, json_safe
+from minires.train.setup import Parts, build_parts
+
+__all__ = ["TrainResult", "resume_training", "run_training"]
+
+
+@dataclass
+class TrainResult:
+    """What came out of a session."""
+
+    config: TrainConfig
+    path: Path
+    parameters: int
+    state: State
+    rows: list[dict[str, Any]]
+    test: Evaluation | None  # after the last epoch; None after Ctrl-C
+    curves: Path | None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the session before the last epoch."""
+        return self.state.epoch < self.config.epochs
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures as plain values, for result.json and `--json`."""
+        best = None
+        if self.state.best_epoch:
+            row = next((r for r in self.rows if r["epoch"] == self.state.best_epoch), {})
+            best = {
+                "epoch": self.state.best_epoch,
+                "val_accuracy": self.state.best_val_accuracy,
+                "test_accuracy": row.get("test_accuracy"),
+                "checkpoint": str(self.path / "best.ckpt"),
+            }
+        return {
+            "run": str(self.path),
+            "data": self.config.data,
+            "model": self.config.model,
+            "parameters": self.parameters,
+            "interrupted": self.interrupted,
+            "epochs": self.state.epoch,
+            "seconds": self.state.seconds,
+            "test_accuracy": self.test.accuracy if self.test else None,
+            "test": self.test.as_dict() if self.test else None,
+            "best": best,
+            "last_checkpoint": str(self.path / "last.ckpt"),
+            "curves": str(self.curves) if self.curves else None,
+        }
+
+
+def run_training(config: TrainConfig, stream: TextIO) -> TrainResult:
+    """Train from the beginning, in a new folder.
+
+    Args:
+        config: all settings.
+        stream: where the progress is shown.
+    """
+    parts = build_parts(config)  # before the folder: a missing data set must not leave an empty one behind
+    folder = RunFolder.create(config)
+    return _run(parts, folder, stream, None)
+
+
+def resume_training(run: str | Path, stream: TextIO) -> TrainResult:
+    """Go on with a run that was interrupted, in its folder, exactly where its last.ckpt stands.
+
+    Raises:
+        CheckpointError: there is no such run, or it has ended.
+    """
+    path = Path(run)
+    if path.is_dir():
+        path = path / "last.ckpt"
+    checkpoint = load_checkpoint(path)
+    config = checkpoint.config
+    if checkpoint.progress["epoch"] >= config.epochs:
+        raise CheckpointError(
+            f"resume: {path.parent} has finished its {config.epochs} epochs; a new run takes --epochs N"
+        )
+    folder = RunFolder(path.parent)
+    if len(folder.rows) > checkpoint.progress["epoch"]:  # the machine stopped between a row and its checkpoint
+        folder.keep_rows(checkpoint.progress["epoch"])
+    return _run(build_parts(config), folder, stream, checkpoint)
+
+
+def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | None) -> TrainResult:
+    config, train = parts.config, parts.loader.dataset
+    parameters = sum(p.array.size for p in parts.model.parameters())
+    progress = make_progress(stream, folder.log)
+    val = f", {len(parts.validation):,} validation" if parts.validation is not None else ""
+    channels, height, width = train.image_shape
+    progress.line(
+        f"data    {config.data}: {len(train):,} training{val}, {len(parts.test):,} test images,"
+        f" {channels}x{height}x{width}"
+    )
+    progress.line(f"model   {config.model}: {parameters:,} parameters, {train.num_classes} classes")
+    progress.line(
+        f"recipe  {config.optimizer}, lr {config.lr:g} {config.schedule}, batch {config.batch_size}, "
+        f"{config.epochs} epochs, augment {' '.join(config.augment) or 'none'}, seed {config.seed}"
+    )
+    if config.label_smoothing:
+        progress.line(
+            f"        label smoothing {config.label_smoothing:g}: the training loss counts it, the others do not"
+        )
+    progress.line(f"run     {folder.path}")
+    if resume is not None:
+        progress.line(f"resumed after {resume.progress['epoch']} epochs and {resume.progress['batch']} batches")
+    progress.line()
+    curves: Path | None = None
+    try:
+        state, test = fit(parts, folder, progress, resume)
+    except LossNotFiniteError as error:
+        folder.log(f"stopped: {error}")
+        _draw(folder, config, progress, None, 0)
+        raise
+    finally:
+        progress.finish()
+    curves = _draw(folder, config, progress, test, state.best_epoch)
+    result = TrainResult(config, folder.path, parameters, state, folder.rows, test, curves)
+    folder.write_text("result.json", json.dumps(json_safe(result.as_dict()), indent=2) + "\n")
+    return result
+
+
+def _draw(
+    folder: RunFolder, config: TrainConfig, progress: Progress, test: Evaluation | None, best_epoch: int
+) -> Path | None:
+    """curves.png, where there is something to draw and something to draw with. A picture never costs the run."""
+    if not folder.rows:
+        return None
+    if not curves_available():
+        progress.line(HOW_TO_INSTALL)
+        return None
+    title = f"{config.model} on {config.data}"
+    if test is not None:
+        title += f": {100 * test.accuracy:.2f} % of {test.images:,} test images after epoch {config.epochs}"
+    path = folder.path / "curves.png"
+    with contextlib.suppress(ImportError):
+        draw_curves(folder.rows, path, title, best_epoch, smoothed=config.label_smoothing > 0)
+    return path if path.exists() else None

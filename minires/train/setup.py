@@ -1,0 +1,128 @@
+"""From settings to the parts of a run: data, model, optimiser, schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import minires
+from minires import models, optim
+from minires.data import ArrayDataset, BatchLoader, load, split_validation
+from minires.errors import ConfigError
+from minires.nn import Module
+from minires.optim import lr_scheduler
+from minires.train.config import TrainConfig, model_arguments
+
+__all__ = ["Parts", "build_model", "build_optimizer", "build_parts", "build_schedule"]
+
+
+@dataclass
+class Parts:
+    """Everything that training needs, ready to go."""
+
+    config: TrainConfig
+    loader: BatchLoader  # training images, shuffled and augmented
+    validation: ArrayDataset | None
+    test: ArrayDataset
+    model: Module
+    optimizer: optim.Optimizer
+    schedule: Any
+
+
+def build_parts(config: TrainConfig) -> Parts:
+    """Load the data, build the model with weights drawn from the seed, and the optimiser over them.
+
+    Raises:
+        UnknownNameError: no such data set or model.
+        DataError: the data set is missing or damaged.
+        ConfigError: the settings leave no training images.
+    """
+    # The model's name is checked before any data is read or downloaded: a typing error should not cost minutes.
+    models.model_options(config.model)
+    train, test = load(config.data, config.data_dir or None)
+    if config.limit:
+        train = train.subset(range(min(config.limit, len(train))))
+    validation = None
+    if config.val_fraction > 0:
+        train, validation = split_validation(train, config.val_fraction, config.seed)
+    if not len(train):
+        raise ConfigError(f"limit = {config.limit} and val_fraction = {config.val_fraction} leave no image to train on")
+    if validation is not None and not len(validation):
+        validation = None  # too few images to spare one
+    minires.manual_seed(config.seed)
+    model = build_model(config, train.num_classes, train.image_shape)
+    if config.device != "cpu":
+        model.to(config.device)
+    loader = BatchLoader(
+        train,
+        config.batch_size,
+        shuffle=True,
+        augment=config.augment,
+        seed=config.seed,
+        workers=config.workers,
+        # Batch norm cannot take the variance of one value: a last batch of one image is left out.
+        drop_last=len(train) % config.batch_size == 1 < len(train),
+    )
+    optimizer = build_optimizer(config, model)
+    return Parts(config, loader, validation, test, model, optimizer, build_schedule(config, optimizer, len(loader)))
+
+
+def build_model(config: TrainConfig, num_classes: int, image_shape: tuple[int, int, int]) -> Module:
+    """The network that the settings name, for images of (C, H, W), with fresh weights."""
+    channels, height, width = image_shape
+    return models.build(
+        config.model,
+        num_classes=num_classes,
+        in_channels=channels,
+        image_size=(height, width),
+        **model_arguments(config),
+    )
+
+
+def build_optimizer(config: TrainConfig, model: Module) -> optim.Optimizer:
+    """The optimiser that the settings name, over all parameters of the model."""
+    if config.optimizer == "sgd":
+        return optim.SGD(
+            model.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+        )
+    kind = {"adam": optim.Adam, "adamw": optim.AdamW}[config.optimizer]
+    return kind(model.parameters(), lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
+
+
+def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, steps_per_epoch: int) -> Any:
+    """The learning rate over the steps of the run; `step()` is called after every batch.
+
+    Args:
+        config: settings.
+        optimizer: its "lr" is moved.
+        steps_per_epoch: batches in an epoch.
+
+    Returns:
+        An lr_scheduler.
+    """
+    total = config.epochs * steps_per_epoch
+    if config.schedule == "onecycle":
+        # cycle_momentum=False: the momentum stays what the settings say. A fifth of the run rises, the rest falls.
+        return lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total, pct_start=0.2, cycle_momentum=False)
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
+    rest = total - warmup
+    if config.schedule == "cosine":
+        main: Any = lr_scheduler.CosineAnnealingLR(optimizer, T_max=rest)
+    elif config.schedule == "linear":
+        main = lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=rest)
+    elif config.schedule == "step":
+        main = lr_scheduler.StepLR(optimizer, config.step_epochs * steps_per_epoch, config.gamma)
+    elif config.schedule == "multistep":
+        # Milestones are epochs of the whole run, also behind a warm-up.
+        steps = [m * steps_per_epoch - warmup for m in config.milestones]
+        main = lr_scheduler.MultiStepLR(optimizer, [s for s in steps if s > 0], config.gamma)
+    else:
+        main = lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=1)
+    if not warmup:
+        return main
+    rise = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warmup + 1), end_factor=1.0, total_iters=warmup)
+    return lr_scheduler.SequentialLR(optimizer, [rise, main], milestones=[warmup])
