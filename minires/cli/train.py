@@ -1,0 +1,156 @@
+"""`minires train`: train a model. With no argument: a small ResNet on the digits that come with the package."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from typing import Any
+
+from minires.cli.output import FirstLineHelp, bold, print_json, print_next, print_table
+
+NAMES = ("train",)
+EPILOG = """\
+examples:
+  minires train
+  minires train --data fashion-mnist --model resnet20 --epochs 8
+  minires train --data cifar10 --augment pad_crop:4,flip,cutout:8 --schedule cosine --warmup-epochs 1
+  minires train --print-config > my.toml; minires train --config my.toml --set lr=0.05
+  minires train --resume runs/digits-resnet8
+
+Ctrl-C saves and stops; twice stops at once."""
+METAVARS = {int: "N", float: "X", str: "NAME", bool: "true|false"}
+GROUPS = {
+    "data": ("data", "data_dir", "limit", "val_fraction", "augment"),
+    "model": ("model", "model_options"),
+    "optimisation": (
+        "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "clip_norm",
+        "label_smoothing",
+    ),
+    "learning rate": ("schedule", "warmup_epochs", "milestones", "step_epochs", "gamma"),
+    "run": ("seed", "workers", "device", "run_dir", "name", "test_every"),
+}  # fmt: skip
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the arguments: one option for every setting of TrainConfig."""
+    from minires.train.config import FIELDS, TYPES
+
+    parser = verbs.add_parser(
+        "train",
+        help="train a model",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=FirstLineHelp,
+        allow_abbrev=False,
+    )
+    for title, names in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            kind = "DIR" if name.endswith("_dir") else METAVARS.get(TYPES[name], "A,B,...")
+            text = FIELDS[name].metadata["text"].replace("%", "%%")
+            group.add_argument("--" + name.replace("_", "-"), metavar=kind, default=None, help=text)
+    how = parser.add_argument_group("settings from elsewhere")
+    how.add_argument("--config", metavar="FILE", help="read settings from a TOML file; options given here go over it")
+    how.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting, value in TOML; may be repeated"
+    )
+    how.add_argument("--print-config", action="store_true", help="print all settings as TOML and stop")
+    how.add_argument("--resume", metavar="RUN", help="go on with an interrupted run, from its last.ckpt")
+    how.add_argument(
+        "--json", action="store_true", help="print the result as one JSON document; progress goes to standard error"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; print the report."""
+    from minires.errors import ArgumentError
+    from minires.train.config import FIELDS, build_config, parse_assignment, read_toml, to_toml
+
+    options = dict(
+        parse_assignment(f"{name}={getattr(args, name)}") for name in FIELDS if getattr(args, name) is not None
+    )
+    assignments = dict(parse_assignment(text) for text in args.set)
+    if args.resume and (options or assignments or args.config):
+        given = ", ".join(
+            "--" + name.replace("_", "-") for name in [*options, *assignments, *(["config"] if args.config else [])]
+        )
+        raise ArgumentError(f"minires train: --resume goes on with the settings of the run; leave out {given}")
+    stream = sys.stderr if args.json else sys.stdout
+    if args.resume:
+        from minires.train.session import resume_training
+
+        result = resume_training(args.resume, stream)
+    else:
+        config = build_config(read_toml(args.config) if args.config else {}, options, assignments)
+        if args.print_config:
+            print(to_toml(config), end="")
+            return 0
+        from minires.train.session import run_training
+
+        result = run_training(config, stream)
+    document = result.as_dict()
+    if args.json:
+        print_json(document)
+    else:
+        _report(document)
+    return 130 if result.interrupted else 0
+
+
+def _report(document: dict[str, Any]) -> None:
+    """The closing table and the commands that come next."""
+    from minires.train.progress import format_duration
+
+    path = shlex.quote(document["run"])
+    if document["interrupted"]:
+        print(f"\ninterrupted after {document['epochs']} whole epochs; saved {document['last_checkpoint']}")
+        print_next((f"minires train --resume {path}", "go on exactly there"))
+        return
+    print()
+    show_classes(document["test"])
+    figure = bold(f"test accuracy {100 * document['test_accuracy']:.2f} %")
+    took = f"{document['epochs']} epochs in {format_duration(document['seconds'])}"
+    print(f"\n{figure} after the last epoch ({document['test']['images']:,} images; {took})")
+    best = document["best"]
+    if best:
+        seen = f", test {100 * best['test_accuracy']:.2f} %" if best["test_accuracy"] is not None else ""
+        print(f"best.ckpt: epoch {best['epoch']}, chosen by validation ({100 * best['val_accuracy']:.2f} %){seen}")
+    if document["curves"]:
+        print(f"curves: {document['curves']}")
+    print_next(
+        (f"minires eval {path}", "test accuracy and confusions of best.ckpt"),
+        (f"minires predict IMAGE.png --checkpoint {path}", "classify your own image"),
+        (f"minires train --config {path}/config.toml --set seed=1", "the same again, other random numbers"),
+    )
+
+
+def show_classes(evaluation: dict[str, Any]) -> None:
+    """Per-class accuracy as a table; with many classes, only the ten worst."""
+    rows = evaluation["per_class"]
+    title = "test accuracy by class"
+    if len(rows) > 20:
+        rows = sorted((r for r in rows if r["images"]), key=lambda r: r["accuracy"])[:10]
+        title = "the ten classes with the lowest test accuracy"
+    print_table(
+        ["class", "accuracy", "", "images", "most often taken for"],
+        [
+            [
+                row["class"],
+                f"{100 * row['accuracy']:.1f} %" if row["images"] else "-",
+                bar(row["accuracy"] if row["images"] else 0.0),
+                row["images"],
+                f"{row['taken_for']} ({row['taken_for_times']}x)" if row["taken_for"] is not None else "",
+            ]
+            for row in rows
+        ],
+        title=title,
+        left=(0, 2, 4),
+    )
+
+
+def bar(share: float, width: int = 20) -> str:
+    """A bar of `width` characters for 100 %."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
+    block = "█" if "utf" in encoding else "#"
+    return block * round(share * width)

@@ -1,0 +1,290 @@
+"""The other verbs, and what all have in common: exit codes, messages, help."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minires as package
+from minires.cli import doctor
+from minires.cli.main import main
+from minires.data import load
+from tests.cli.conftest import Run, environment
+
+RUN = "runs/digits-resnet8"
+
+
+def test_cli_help_shows_every_verb_without_loading_the_engine(minires: Run, tmp_path: Path) -> None:
+    done = minires("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for verb in ("train", "eval", "predict", "summary", "data", "doctor", "run-torch"):
+        assert f"\n    {verb} " in done.stdout
+    assert minires("--version", cwd=tmp_path).stdout == f"minires {package.__version__}\n"
+    bare = minires(cwd=tmp_path)
+    assert bare.returncode == 2
+    assert "usage: minires" in bare.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trian"], "unknown command 'trian': did you mean train"),
+        (["predict", "x.png"], "--checkpoint"),
+        (["predict", "x.png", "--checkpoint", "r", "--top", "0"], "--top must be at least 1, got 0"),
+        (["summary", "--model", "resnet19"], "unknown model 'resnet19': did you mean"),
+        (
+            ["summary", "--model", "resnet20", "--input", "3,32"],
+            "--input must be C,H,W, for example 3,224,224; got '3,32'",
+        ),
+        (["data", "mnits"], "unknown data set 'mnits': did you mean mnist"),
+        (["data", "--download"], "--download needs the name of a data set"),
+    ],
+)
+def test_cli_usage_errors_exit_2_with_one_message(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(args)
+    except SystemExit as error:  # argparse's own way
+        code = int(error.code or 0)
+    assert code == 2
+    error_text = capsys.readouterr().err
+    assert message in error_text
+    assert "Traceback" not in error_text
+
+
+def test_cli_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIRES_DEBUG", "4")
+    assert main(["summary", "--model", "resnet19"]) == 2
+    text = capsys.readouterr().err
+    assert "Traceback" in text
+    assert text.splitlines()[-1].startswith("minires: error: unknown model 'resnet19'")
+
+
+def test_cli_unforeseen_error_is_said_to_be_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("minires.models.list_models", fail)
+    assert main(["summary"]) == 1
+    text = capsys.readouterr().err
+    assert "this should not have happened: ZeroDivisionError: oh" in text
+    assert "MINIRES_DEBUG=4" in text
+    assert "Traceback" not in text
+
+
+def test_cli_closed_pipe_is_quiet(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "minires", "summary", "--model", "resnet20"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # as `head` does when it has seen enough
+        assert process.stderr.read() == ""
+
+
+def digit_png(path: Path, index: int, *, invert: bool = False, size: int = 8) -> int:
+    """Write test digit `index` as a PNG; gives back its label."""
+    image_module = pytest.importorskip("PIL.Image", reason="predict reads files with Pillow")
+    _, test = load("digits")
+    pixels = test.images[index, 0]
+    image = image_module.fromarray(255 - pixels if invert else pixels)
+    if size != 8:
+        image = image.resize((size, size), image_module.Resampling.NEAREST)
+    image.save(path)
+    return int(test.labels[index])
+
+
+def test_predict_gives_the_probabilities_of_the_model_itself(minires: Run, trained: Path, tmp_path: Path) -> None:
+    """The command's answer for a PNG equals the model run by hand on the data set's own normalised pixels."""
+    from minires.train.checkpoint import load_checkpoint, load_model
+    from minires.train.predict import softmax
+
+    digit_png(tmp_path / "a.png", 3)
+    done = minires("predict", str(tmp_path / "a.png"), "--checkpoint", RUN, "--json", "--top", "10", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    answer = {row["class"]: row["probability"] for row in json.loads(done.stdout)["predictions"][0]["top"]}
+    _, test = load("digits")
+    with package.no_grad():
+        logits = load_model(load_checkpoint(trained / RUN))(test[3][0].unsqueeze(0)).numpy()
+    by_hand = softmax(logits)[0]
+    assert sum(answer.values()) == pytest.approx(1)
+    for name, share in zip(test.classes, by_hand, strict=True):
+        assert answer[name] == pytest.approx(share, rel=1e-4, abs=1e-6)
+
+
+def test_predict_brings_size_colour_and_darkness_into_the_models_form(
+    minires: Run, trained: Path, tmp_path: Path
+) -> None:
+    image_module = pytest.importorskip("PIL.Image", reason="predict reads files with Pillow")
+    for name, options in {"plain": {}, "large": {"size": 80}, "ink": {"invert": True}}.items():
+        digit_png(tmp_path / f"{name}.png", 5, **options)  # type: ignore[arg-type]
+    image_module.open(tmp_path / "plain.png").convert("RGB").save(tmp_path / "rgb.png")
+
+    def tops(*args: str) -> list[list[dict[str, Any]]]:
+        done = minires("predict", *args, "--checkpoint", RUN, "--json", cwd=trained)
+        assert done.returncode == 0, done.stderr
+        return [p["top"] for p in json.loads(done.stdout)["predictions"]]
+
+    plain, rgb, large = tops(*(str(tmp_path / f"{n}.png") for n in ("plain", "rgb", "large")))
+    assert plain == rgb
+    assert plain[0]["class"] == large[0]["class"]
+    again = tops(str(tmp_path / "ink.png"), "--invert")[0]
+    assert [row["class"] for row in again] == [row["class"] for row in plain]
+    # One image alone and three in a batch are summed in another order.
+    assert [row["probability"] for row in again] == pytest.approx([row["probability"] for row in plain], rel=1e-4)
+    hinted = minires("predict", str(tmp_path / "ink.png"), "--checkpoint", RUN, cwd=trained)
+    assert "try --invert" in hinted.stderr
+
+
+def test_predict_prints_a_table(minires: Run, trained: Path, tmp_path: Path) -> None:
+    digit_png(tmp_path / "a.png", 0)
+    done = minires("predict", str(tmp_path / "a.png"), "--checkpoint", RUN, "--top", "3", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("%") == 3
+    assert f"minires eval {RUN}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file"),
+        (b"not an image", "is not an image that Pillow can read"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 20, "a.png is"),
+    ],
+)
+def test_predict_bad_files_exit_3(
+    minires: Run, trained: Path, tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "a.png"
+    if content is not None:
+        path.write_bytes(content)
+    done = minires("predict", str(path), "--checkpoint", RUN, cwd=trained)
+    assert done.returncode == 3, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["eval", "predict"])
+def test_corrupt_checkpoint_exits_3(minires: Run, trained: Path, tmp_path: Path, verb: str) -> None:
+    content = bytearray((trained / RUN / "best.ckpt").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "flipped.ckpt").write_bytes(content)
+    (tmp_path / "short.ckpt").write_bytes(content[: len(content) // 2])
+    digit_png(tmp_path / "a.png", 0)
+    for name, message in (("flipped", "Bad CRC-32"), ("short", "cut short or damaged"), ("none", "there is no file")):
+        path = str(tmp_path / f"{name}.ckpt")
+        args = ["eval", path] if verb == "eval" else ["predict", str(tmp_path / "a.png"), "--checkpoint", path]
+        done = minires(*args, cwd=tmp_path)
+        assert done.returncode == 3, done.stderr
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_eval_agrees_with_the_figure_of_training(minires: Run, trained: Path) -> None:
+    done = minires("eval", f"{RUN}/last.ckpt", "--json", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    lines = [json.loads(line) for line in (trained / RUN / "metrics.jsonl").read_text().splitlines()]
+    assert result["accuracy"] == lines[-1]["test_accuracy"]
+    assert result["loss"] == pytest.approx(lines[-1]["test_loss"])
+    matrix = np.array(result["confusion_matrix"])
+    assert matrix.trace() / matrix.sum() == result["accuracy"]
+
+
+def test_eval_prints_classes_and_confusions(minires: Run, trained: Path) -> None:
+    done = minires("eval", RUN, cwd=trained)
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy by class" in done.stdout
+    assert "most frequent confusions" in done.stdout
+    assert "next:" in done.stdout
+
+
+def test_summary_counts_parameters_and_macs(capsys: pytest.CaptureFixture[str]) -> None:
+    """He et al. 2015, table 6: ResNet-20 has 0.27 M parameters; its published cost is 41 MMACs."""
+    assert main(["summary", "--model", "resnet20", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["input"] == [3, 32, 32]
+    assert result["parameters"] == sum(layer["parameters"] for layer in result["layers"])
+    assert round(result["parameters"] / 1e6, 2) == 0.27
+    # By hand: stem 3*9*16, 6n convolutions per stage at 32, 16 and 8 pixels a side, the first of stages 2 and 3 from half
+    # the channels, and the linear layer.
+    stage = lambda c_in, c, side, n: (c_in + (2 * n - 1) * c) * 9 * c * side**2  # noqa: E731
+    expected = 3 * 9 * 16 * 32**2 + stage(16, 16, 32, 3) + stage(16, 32, 16, 3) + stage(32, 64, 8, 3) + 64 * 10
+    extra = sum(
+        layer["macs"] for layer in result["layers"] if "downsample" in layer["name"] or "shortcut" in layer["name"]
+    )
+    assert result["macs"] - extra == expected
+
+
+def test_summary_table_and_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", "--model", "resnet8", "--input", "1,8,8"]) == 0
+    text = capsys.readouterr().out
+    assert "conv1" in text
+    assert "16x8x8" in text
+    assert "total" in text
+    assert main(["summary"]) == 0
+    text = capsys.readouterr().out
+    assert "plain_NAME" in text
+    assert text.index(" resnet8 ") < text.index(" resnet20 ") < text.index(" resnet110 ")
+
+
+def test_data_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data"]) == 0
+    text = capsys.readouterr().out
+    assert "digits" in text
+    assert "fashion-mnist" in text
+    assert main(["data", "digits", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["train"] + facts["test"] == 1797
+    assert sum(facts["train_per_class"]) == facts["train"]
+
+
+def test_data_missing_exits_3_and_says_where_to_put_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["data", "cifar10", "--data-dir", str(tmp_path)]) == 3
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_doctor_finds_this_machine_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"]
+    found = {finding["what"]: finding for finding in report["findings"]}
+    assert found["self-check"]["state"] == "ok"
+    assert found["numpy"]["detail"].startswith(np.__version__)
+    assert {"python", "cores", "rich", "matplotlib", "kernels: reference", "data: digits"} <= set(found)
+    assert main(["doctor"]) == 0
+    assert "minires train" in capsys.readouterr().out
+
+
+def test_doctor_notices_a_wrong_convolution(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from minires.nn import functional as F
+
+    right = F.conv2d
+    monkeypatch.setattr(F, "conv2d", lambda *a, **k: right(*a, **k) * 1.001)
+    assert doctor.self_check().state == doctor.BAD
+    assert main(["doctor"]) == 1
+    assert "1 problem(s): self-check" in capsys.readouterr().out
+
+
+def test_doctor_says_how_to_install_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "pip install matplotlib, for curves.png" in text
+    assert "pip install rich, for live progress bars and tables" in text
