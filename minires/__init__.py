@@ -16,6 +16,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from minires import threads as _threads  # first: MINIRES_THREADS must be known before NumPy loads
+
+# isort: split
 from minires import autograd, dtypes, random
 from minires import tensor as _tensor_module  # first: it fixes the order in which tensors and ops import one another
 from minires.autograd import (

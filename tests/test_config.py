@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -42,6 +45,40 @@ def test_kernel_sets_are_chosen_by_name() -> None:
         assert backend.current_kernels() is reference
     with pytest.raises(ConfigError, match="kernel_set: name must be one of auto, reference, got 'cpu2'"):
         backend.use_kernels("cpu2")
+
+
+def run(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environ}, check=True
+    )
+
+
+def test_threads_are_limited_before_numpy_loads() -> None:
+    code = "import minires, os; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    environ = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**environ, "MINIRES_THREADS": "1"},
+        check=True,
+    )
+    assert done.stdout.strip() == "1"
+
+
+def test_threads_that_cannot_be_limited_are_a_warning() -> None:
+    hide = "import sys; sys.modules['threadpoolctl'] = None; import importlib.util as u; f = u.find_spec;"
+    hide += "u.find_spec = lambda n, *a: None if n == 'threadpoolctl' else f(n, *a);"
+    done = run(hide + "import numpy, minires", MINIRES_THREADS="3")
+    assert "MINIRES_THREADS=3 has no effect" in done.stderr
+
+
+def test_debug_1_says_which_kernel_set_serves_an_op() -> None:
+    done = run(
+        "import minires; F = minires.nn.functional; F.relu(F.conv2d(*[minires.ones(1, 1, 1, 1)] * 2))",
+        MINIRES_DEBUG="1",
+    )
+    assert "minires conv2d is served by minires.kernels.reference" in done.stderr
 
 
 def test_devices() -> None:

@@ -64,14 +64,14 @@ ORDER = [
     {"minires.autograd"},
     {"minires.backend", "minires.random"},
     {"minires.kernels"},
-    {"minires.config", "minires.errors", "minires.dtypes"},
+    {"minires.config", "minires.errors", "minires.dtypes", "minires.threads"},
 ]
 # Third-party modules, and the rooms in which each may be imported.
 ALLOWED = {
     "numpy": {"minires"},
     "numba": {"minires.kernels.cpu", "minires.cli.doctor"},
     "cupy": {"minires.kernels.cuda", "minires.backend", "minires.distributed", "minires.cli.doctor"},
-    "threadpoolctl": {"minires.kernels.cpu", "minires.cli", "minires.train", "minires.compat", "minires.backend"},
+    "threadpoolctl": {"minires.kernels.cpu", "minires.cli", "minires.train", "minires.compat", "minires.threads"},
     "rich": {"minires.cli", "minires.train", "minires.data"},
     "matplotlib": {"minires.train", "minires.viz", "minires.cli.doctor"},
     "PIL": {"minires.data", "minires.cli"},

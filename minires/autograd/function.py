@@ -23,6 +23,9 @@ from minires.config import settings
 from minires.errors import ArgumentError, DTypeError, GradError, ShapeError, UnsupportedError
 
 
+_told: set[tuple[str, str]] = set()  # MINIRES_DEBUG=1 says each choice once
+
+
 class Op:
     """A differentiable operation: its forward on arrays, its backward on tensors, side by side.
 
@@ -58,7 +61,11 @@ class Context(Node):
 
     @property
     def kernels(self) -> Any:
-        return backend.current_kernels()
+        kernels = backend.current_kernels()
+        if settings.debug >= 1 and (self.name, kernels.__name__) not in _told:
+            _told.add((self.name, kernels.__name__))
+            print(f"minires {self.name} is served by {kernels.__name__}", file=sys.stderr)
+        return kernels
 
 
 def apply(op: type[Op], *args: Any, **options: Any) -> Any:
