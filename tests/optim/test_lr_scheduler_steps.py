@@ -196,6 +196,33 @@ def test_restarts_take_fractions_of_epochs(t_mult):
         np.testing.assert_allclose(options_of(ours), options_of(theirs), **EXACT)
 
 
+RESUMED: dict[str, tuple] = {
+    "StepLR": (3,),
+    "MultiStepLR": ([5, 13, 20],),
+    "ConstantLR": (0.5, 15),
+    "LinearLR": (0.5, 1.0, 20),
+    "ExponentialLR": (0.9,),
+    "PolynomialLR": (20, 2.0),
+    "CosineAnnealingLR": (15,),
+    "LambdaLR": (wave,),
+    "MultiplicativeLR": (wave,),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_schedule_resumed_at_an_epoch_follows_torch(name):
+    """last_epoch says where a run stopped; the groups bring `initial_lr` and the rate of that moment."""
+    ours, theirs = make_optimizer(optim, Tensor(np.zeros(1))), make_optimizer(torch.optim, torch.zeros(1))
+    for group in [*ours.param_groups, *theirs.param_groups]:
+        group.update(initial_lr=group["lr"], lr=0.7 * group["lr"])
+    scheduler = getattr(lr_scheduler, name)(ours, *RESUMED[name], last_epoch=11)
+    oracle = getattr(torch.optim.lr_scheduler, name)(theirs, *RESUMED[name], last_epoch=11)
+    for _ in range(STEPS):
+        np.testing.assert_allclose(options_of(ours), options_of(theirs), **EXACT)
+        advance(ours, scheduler)
+        advance(theirs, oracle)
+
+
 @pytest.mark.filterwarnings("ignore:.*epoch")
 @pytest.mark.parametrize("schedule", [n for n in SCHEDULES if not n.startswith(("sequential", "chained", "multiplic"))])
 def test_step_to_an_epoch_follows_torch(schedule):
