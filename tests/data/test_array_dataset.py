@@ -84,6 +84,7 @@ def test_stratified_indices_gives_the_exact_count_with_remainders():
         (lambda: ArrayDataset(IMAGES, [0]), ShapeError, r"labels needs shape \(2,\), one for each image, got \(1,\)"),
         (lambda: ArrayDataset(IMAGES, [0.0, 1.0]), DTypeError, "labels must be integers, got float64"),
         (lambda: ArrayDataset(IMAGES, [0, 3], "ab", "x"), DataError, r"x: label 3 of image 1 is outside 0 .. 1"),
+        (lambda: ArrayDataset(IMAGES, [2, 0], "ab"), DataError, "label 2 of image 0 is outside"),
         (lambda: ArrayDataset(IMAGES, [-1, 0], "ab"), DataError, "label -1 of image 0 is outside"),
         (lambda: ArrayDataset(IMAGES, [0, 1], mean=[0, 0]), ShapeError, "mean needs one value for each of 1 channels"),
         (lambda: ArrayDataset(IMAGES, [0, 1], std=[0]), ArgumentError, r"std must be positive, got \[0.0\]"),

@@ -124,8 +124,9 @@ def test_flip_mirrors_left_and_right_with_its_probability():
 
 def test_alternating_flip_shows_the_other_side_in_the_next_epoch():
     images = np.repeat(IMAGES[:1], 2000, 0)
-    epochs = [AlternatingFlip()(images, draws(2000, epoch=epoch), MEAN) for epoch in range(3)]
-    assert np.array_equal(epochs[1], epochs[0][..., ::-1]) and np.array_equal(epochs[2], epochs[0])
+    epochs = [AlternatingFlip()(images, draws(2000, epoch=epoch), MEAN) for epoch in range(5)]
+    for epoch in range(1, 5):
+        assert np.array_equal(epochs[epoch], epochs[epoch - 1][..., ::-1])
     assert abs((epochs[0] == images).all(axis=(1, 2, 3)).mean() - 0.5) < 5 * np.sqrt(0.25 / 2000)
 
 
@@ -164,6 +165,7 @@ def test_random_erasing_frequency_area_and_place():
     assert np.array_equal(tall * wide, holes[erased].sum(axis=(1, 2)))
     assert abs((tall > wide).mean() - (tall < wide).mean()) < 0.15  # neither direction is favoured
     covered = holes[erased].mean(axis=0)
+    assert covered.min() > 0  # the corners are reached
     assert abs(covered - covered[::-1, ::-1]).max() < 10 * np.sqrt(0.25 / erased.sum())  # symmetric about the centre
 
 
