@@ -18,7 +18,6 @@ import numpy as np
 from minires.config import read_settings
 from minires.data import digits
 from minires.data.array_dataset import ArrayDataset, split_validation
-from minires.data.download import fetch
 from minires.data.formats import Array, check_hash, parse_cifar, parse_idx, read_bytes, read_tar_members
 from minires.data.image_files import image_folder
 from minires.data.sources import SOURCES, File, Source
@@ -194,6 +193,8 @@ def _download(source: Source, data_dir: str | Path | None) -> Path:
 
 
 def _fetch(source: Source, folder: Path, name: str, size: int, check: Callable[[Path], None]) -> None:
+    from minires.data.download import fetch  # urllib's HTTP stack is loaded by those who need it
+
     # gzip may make data that cannot be compressed a little larger, never by a mebibyte at these sizes.
     fetch([mirror + name for mirror in source.mirrors], folder / name, check, max_bytes=size + 2**20)
 

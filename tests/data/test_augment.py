@@ -34,7 +34,7 @@ def draws(count, seed=0, epoch=0, first=0):
     return Draws(seed, epoch, range(first, first + count))
 
 
-@pytest.mark.parametrize("name", IMAGE_STEPS)
+@pytest.mark.parametrize("name", [*IMAGE_STEPS, "random_erasing:value=noise", "pad_crop:mode=reflect"])
 def test_image_step_depends_on_each_sample_alone(name):
     step = parse_step(name)
     together = step(IMAGES, draws(24), MEAN)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minires.data.augment import Pipeline, Step, known_steps, one_hot, parse_step
+from minires.data.augment import CutMix, Pipeline, Step, known_steps, one_hot, parse_step
 from minires.data.augment.step import ImageStep
 from minires.data.counter_random import Draws
 from minires.errors import ArgumentError, UnknownNameError
@@ -110,6 +110,17 @@ def test_cutmix_label_share_is_the_area_seen():
     for patch in foreign[two][:100]:
         assert patch.sum() == patch.any(axis=1).sum() * patch.any(axis=0).sum()  # one full rectangle
     assert shares[two].min() < 0.1 and two.mean() > 0.5
+
+
+def test_cutmix_rectangle_sides_are_the_roots_of_the_ratio():
+    draws, shape = Draws(0, 0, range(400)), (400, 1, 16, 24)
+    black, white, labels = np.zeros(shape, np.uint8), np.ones(shape, np.uint8), np.ones((400, 1), np.float32)
+    patch = CutMix().mix(black, labels, white, labels, draws)[0][:, 0] == 1
+    side = np.sqrt(1 - draws.stream("ratio").beta(1.0))
+    inside = ~(patch[:, [0, -1]].any(axis=(1, 2)) | patch[:, :, [0, -1]].any(axis=(1, 2))) & patch.any(axis=(1, 2))
+    assert inside.sum() > 50  # those that no border has cut
+    assert np.array_equal(patch.any(axis=2).sum(axis=1)[inside], np.floor(16 * side)[inside])
+    assert np.array_equal(patch.any(axis=1).sum(axis=1)[inside], np.floor(24 * side)[inside])
 
 
 def test_cutmix_of_bytes_and_fractions():
