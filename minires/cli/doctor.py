@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _machine() -> list[Finding]:
     import minires
-    from minires.train.run_folder import available_cores
+    from minires.train.run_folder import available_cores, busy_advice
 
     findings = [
         Finding("minires", GOOD, minires.__version__),
@@ -85,17 +85,9 @@ def _machine() -> list[Finding]:
     findings.append(Finding("numpy", GOOD, f"{np.__version__}, linear algebra: {_blas()}"))
     cores = available_cores()
     limits = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.endswith("_NUM_THREADS") or k == "MINIRES_THREADS"]
-    idle = next((v for v in limits if v.endswith("=1")), None) if cores > 1 else None
-    findings.append(
-        Finding(
-            "cores",
-            NOTE if idle else GOOD,
-            f"{cores} usable of {os.cpu_count()}; thread limits: {' '.join(limits) or 'none'}",
-            f"{idle} leaves {cores - 1} of {cores} cores idle in matrix products; unset it to train faster"
-            if idle
-            else "",
-        )
-    )
+    busy = busy_advice()
+    detail = f"{cores} usable of {os.cpu_count()}; thread limits: {' '.join(limits) or 'none'}"
+    findings.append(Finding("cores", NOTE if busy else GOOD, detail, busy))
     memory = _memory()
     if memory is not None:
         little = memory[1] < 2**30

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,14 @@ class Evaluation:
         }
 
 
-def evaluate(model: Module, dataset: ArrayDataset, *, batch_size: int = BATCH, workers: int = 1) -> Evaluation:
+def evaluate(
+    model: Module,
+    dataset: ArrayDataset,
+    *,
+    batch_size: int = BATCH,
+    workers: int = 1,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Evaluation:
     """Run the model, in evaluation mode, over every image once.
 
     The model is left in the mode it was in.
@@ -75,6 +82,7 @@ def evaluate(model: Module, dataset: ArrayDataset, *, batch_size: int = BATCH, w
         dataset: images with labels; its mean and std must be those of the training set.
         batch_size: images at once; the result does not depend on it (but for rounding).
         workers: threads that prepare batches.
+        on_batch: is told, after each batch, how many images of how many are done.
 
     Returns:
         An Evaluation.
@@ -89,6 +97,8 @@ def evaluate(model: Module, dataset: ArrayDataset, *, batch_size: int = BATCH, w
                 logits = model(images)
                 loss.add(F.cross_entropy(logits, labels).item(), len(labels))
                 matrix += confusion_matrix(logits.numpy().argmax(axis=1), labels.numpy(), dataset.num_classes)
+                if on_batch is not None:
+                    on_batch(loss.count, len(dataset))
     finally:
         model.train(was_training)
     return Evaluation(loss.value, matrix, dataset.classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 from types import FrameType
@@ -66,6 +67,7 @@ class InterruptGuard:
 
     def _first(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        )  # the second one raises KeyboardInterrupt where it strikes
+        # os.write, not print: a handler may run in the middle of another print.
+        os.write(2, b"\nstopping after this step and saving; Ctrl-C again leaves at once\n")
+        # The second one raises KeyboardInterrupt wherever it strikes.
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -161,14 +161,14 @@ def fit(
     with InterruptGuard() as guard:
         while state.epoch < config.epochs:
             epoch_began, images_before = time.perf_counter(), state.images
-            progress.epoch_start()
+            progress.epoch_start(images_before)
             lr = train_epoch(parts, state, progress, guard, last)
             train_seconds = time.perf_counter() - epoch_began
             state.seconds = earlier + time.perf_counter() - began
             if state.batch < len(parts.loader):  # Ctrl-C in the middle of the epoch
                 save("last.ckpt")
                 return state, None
-            row, test = measure(parts, state, lr, last)
+            row, test = measure(parts, state, progress, lr, last)
             row["images_per_second"] = (state.images - images_before) / max(train_seconds, 1e-9)
             state.begin_epoch()
             better = state.note_validation(row)
@@ -184,12 +184,15 @@ def fit(
     return state, test if state.epoch == config.epochs else None
 
 
-def measure(parts: Parts, state: State, lr: float, kept: str) -> tuple[dict[str, Any], Evaluation | None]:
+def measure(
+    parts: Parts, state: State, progress: Progress, lr: float, kept: str
+) -> tuple[dict[str, Any], Evaluation | None]:
     """The row of a finished epoch, and the evaluation on the test set if one was due.
 
     Args:
         parts: model and data.
         state: with the sums of the epoch's training batches.
+        progress: is told how far it is.
         lr: learning rate of the last step.
         kept: the checkpoint that is still good, for the message if something is not finite.
 
@@ -211,11 +214,14 @@ def measure(parts: Parts, state: State, lr: float, kept: str) -> tuple[dict[str,
         "lr": lr,
     }
     if parts.validation is not None:
-        val = evaluate(parts.model, parts.validation, workers=config.workers)
+        tell = progress.looker(epoch, "validation")
+        val = evaluate(parts.model, parts.validation, workers=config.workers, on_batch=tell)
         check_finite(val.loss, "validation loss", **where)
         row |= {"val_loss": val.loss, "val_accuracy": val.accuracy}
     if epoch < config.epochs and (config.test_every == 0 or epoch % config.test_every):
         return row, None
-    test = evaluate(parts.model, parts.test, workers=config.workers)  # only reported: nothing is chosen by it
+    # Only reported: nothing is chosen by it.
+    tell = progress.looker(epoch, "test")
+    test = evaluate(parts.model, parts.test, workers=config.workers, on_batch=tell)
     row |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
     return row, test

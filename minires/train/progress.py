@@ -58,9 +58,10 @@ class Progress:
         for header in HEADER:
             self.line(header, "bold")
 
-    def epoch_start(self) -> None:
-        """An epoch begins; its speed is measured from here."""
+    def epoch_start(self, images: int = 0) -> None:
+        """An epoch begins (or goes on after `images` images); its speed is measured from here."""
         self.epoch_began = self.last_sign = time.perf_counter()
+        self.images_before = images
 
     def step(self, step: Step) -> None:
         """A batch is done."""
@@ -72,9 +73,20 @@ class Progress:
                 f"  acc {percent(step.accuracy)}  {self.speed(step, now):,.0f} images/s  {self.left(step, now)} left"
             )
 
+    def looker(self, epoch: int, what: str) -> Callable[[int, int], None]:
+        """What `evaluate` shall call while it looks at the validation or test images after an epoch."""
+        return lambda done, total: self.looking(epoch, what, done, total)
+
+    def looking(self, epoch: int, what: str, done: int, total: int) -> None:
+        """`done` of `total` images have been looked at."""
+        now = time.perf_counter()
+        if now - self.last_sign >= SIGN_OF_LIFE:
+            self.last_sign = now
+            self.line(f"{epoch:>4}/{self.epochs:<3}  {what} images {done:,}/{total:,}")
+
     def speed(self, step: Step, now: float) -> float:
         """Images a second in this epoch."""
-        return step.images / max(now - self.epoch_began, 1e-9)
+        return (step.images - self.images_before) / max(now - self.epoch_began, 1e-9)
 
     def left(self, step: Step, now: float) -> str:
         """Time to the end of the last epoch, if all goes on as since the start (evaluation included)."""
@@ -129,6 +141,12 @@ class RichProgress(Progress):
             visible=True,
             text=f"loss {step.loss:.3f}  acc {percent(step.accuracy)}  {self.speed(step, now):,.0f} images/s"
             f"  {self.left(step, now)} left",
+        )
+
+    def looking(self, epoch: int, what: str, done: int, total: int) -> None:
+        text = f"{what} images {done:,}/{total:,}"
+        self.bar.update(
+            self.task, description=f"epoch {epoch}/{self.epochs}", completed=done, total=total, visible=True, text=text
         )
 
     def finish(self) -> None:

@@ -16,7 +16,7 @@ from minires.train.evaluate import Evaluation
 from minires.train.guard import LossNotFiniteError
 from minires.train.loop import State, fit
 from minires.train.progress import Progress, make_progress
-from minires.train.run_folder import RunFolder, json_safe
+from minires.train.run_folder import RunFolder, busy_advice, json_safe
 from minires.train.setup import Parts, build_parts
 
 __all__ = ["TrainResult", "resume_training", "run_training"]
@@ -105,19 +105,19 @@ def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | N
     progress = make_progress(stream, folder.log)
     val = f", {len(parts.validation):,} validation" if parts.validation is not None else ""
     channels, height, width = train.image_shape
-    progress.line(
-        f"data    {config.data}: {len(train):,} training{val}, {len(parts.test):,} test images,"
-        f" {channels}x{height}x{width}"
-    )
-    progress.line(f"model   {config.model}: {parameters:,} parameters, {train.num_classes} classes")
+    sets = f"{len(train):,} training{val}, {len(parts.test):,} test"
+    progress.line(f"data    {config.data}: {sets}; {channels}x{height}x{width} pixels")
+    options = f" ({', '.join(config.model_options)})" if config.model_options else ""
+    progress.line(f"model   {config.model}{options}: {parameters:,} parameters, {train.num_classes} classes")
     progress.line(
         f"recipe  {config.optimizer}, lr {config.lr:g} {config.schedule}, batch {config.batch_size}, "
-        f"{config.epochs} epochs, augment {' '.join(config.augment) or 'none'}, seed {config.seed}"
+        f"{config.epochs} epochs, seed {config.seed}"
     )
+    progress.line(f"        augment {', '.join(config.augment) or 'nothing'}")
     if config.label_smoothing:
-        progress.line(
-            f"        label smoothing {config.label_smoothing:g}: the training loss counts it, the others do not"
-        )
+        progress.line(f"        label smoothing {config.label_smoothing:g}, counted in the training loss only")
+    if advice := busy_advice():
+        progress.line(f"note    {advice}", "yellow")
     progress.line(f"run     {folder.path}")
     if resume is not None:
         progress.line(f"resumed after {resume.progress['epoch']} epochs and {resume.progress['batch']} batches")

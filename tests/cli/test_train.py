@@ -138,6 +138,7 @@ def interrupted(folder: Path, *args: str, times: int = 1) -> tuple[int, str]:
 def test_train_interrupted_saves_exits_130_and_resumes_exactly(minires: Run, tmp_path: Path) -> None:
     code, output = interrupted(tmp_path)
     assert code == 130, output
+    assert "stopping after this step and saving; Ctrl-C again leaves at once" in output
     assert "interrupted after" in output
     assert "minires train --resume runs/digits-resnet8" in output
     assert "Traceback" not in output

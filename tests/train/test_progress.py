@@ -60,6 +60,9 @@ def test_progress_plain_lines_give_a_sign_of_life_and_time_left(monkeypatch: pyt
     last = stream.getvalue().splitlines()[-1]
     # 10 s for an eighth of the run: 70 s are left.
     assert " ".join(last.split()) == "1/4 batch 10/20 loss 0.5000 acc 90.00 % 128 images/s 1:10 left"
+    now[0] = 121.0
+    shown.looker(1, "test")(500, 10_000)
+    assert " ".join(stream.getvalue().splitlines()[-1].split()) == "1/4 test images 500/10,000"
     assert log == stream.getvalue().splitlines()
 
 
@@ -83,6 +86,8 @@ def test_progress_is_live_on_a_terminal_with_rich(monkeypatch: pytest.MonkeyPatc
     live.epoch_start()
     live.step(Step(1, 5, 20, 0.5, 0.9, 640))
     live.bar.refresh()  # type: ignore[attr-defined]
+    live.looker(1, "validation")(5, 10)
+    live.bar.refresh()  # type: ignore[attr-defined]
     live.epoch_end(row(epoch=1), True)
     live.finish()
     text = stream.getvalue()
@@ -90,6 +95,7 @@ def test_progress_is_live_on_a_terminal_with_rich(monkeypatch: pytest.MonkeyPatc
     assert "epoch 1/2" in text
     assert "loss 0.500" in text
     assert "left" in text
+    assert "validation images 5/10" in text
 
 
 def test_progress_is_plain_on_a_terminal_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:

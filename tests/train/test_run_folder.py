@@ -104,3 +104,19 @@ def test_available_cores_without_affinity(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delattr(run_folder.os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(run_folder.os, "cpu_count", lambda: None)
     assert available_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("load", "cores", "limit", "advised"),
+    [(4.0, 2, "", True), (0.5, 2, "", False), (4.0, 2, "1", False), (4.0, 1, "", False)],
+)
+def test_busy_advice_only_where_threads_would_wait_for_a_core(
+    monkeypatch: pytest.MonkeyPatch, load: float, cores: int, limit: str, advised: bool
+) -> None:
+    for name in ("MINIRES_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    if limit:
+        monkeypatch.setenv("MINIRES_THREADS", limit)
+    monkeypatch.setattr(run_folder.os, "getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr(run_folder, "available_cores", lambda: cores)
+    assert ("MINIRES_THREADS=1" in run_folder.busy_advice()) == advised
