@@ -44,8 +44,8 @@ def projection(c_in: int, c_out: int, stride: int, avg_pool: bool = False) -> nn
         return None
     if not avg_pool:
         return nn.Sequential(conv1x1(c_in, c_out, stride), nn.BatchNorm2d(c_out))
-    # ceil_mode and the divisor keep odd maps right: 7 -> 4, as the 3x3 of stride 2 beside it gives.
-    pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False) if stride != 1 else nn.Identity()
+    # ceil_mode keeps odd maps right: 7 -> 4, as the 3x3 of stride 2 beside it gives.
+    pool = nn.AvgPool2d(2, stride, ceil_mode=True) if stride != 1 else nn.Identity()
     return nn.Sequential(pool, conv1x1(c_in, c_out), nn.BatchNorm2d(c_out))
 
 

@@ -27,9 +27,10 @@ from minires.tensor import Tensor
 Group = dict[str, Any]
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]
 
-# Elements of one block of an update. 16,384 float32 are 64 KiB: parameter, gradient, buffer and the temporaries of
-# the formula stay in a core's second-level cache, so memory is read and written once.
-BLOCK = 1 << 14
+# Elements of one block of an update: the temporaries of a formula stay in the cache. Measured on resnet18's 11.7 M float32
+# parameters, one core with 0.5 MiB L2, SGD with momentum / Adam: blocks of 2^12 31 / 65 ms (calls cost more than they
+# compute), 2^14 17 / 39, 2^16 14 / 33, 2^18 14 / 33, whole arrays 15 / 44; torch on one thread in the same run 15 / 29.
+BLOCK = 1 << 16
 
 
 def blocks(*arrays: Any) -> Iterator[tuple[Any, ...]]:

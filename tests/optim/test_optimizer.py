@@ -125,7 +125,7 @@ def test_float32_stays_float32_even_with_numpy_options():
 def test_blocked_update_equals_the_whole_one_for_every_memory_form(name, form):
     """Arrays larger than a block take another path than small ones; both must write to the parameter itself."""
     rng = np.random.default_rng(0)
-    base = rng.standard_normal((300, 200))
+    base = rng.standard_normal((600, 250))
     assert base.size > 2 * BLOCK
     make = {
         "contiguous": lambda a: a,
