@@ -59,6 +59,12 @@ def test_load_idx_finds_the_files(name, place, tmp_path, monkeypatch):
     np.testing.assert_array_equal(test.mean, np.float32(SOURCES[name].mean))
 
 
+def test_data_roots_are_in_the_stated_order(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIRES_DATA", "/environment")
+    expected = [Path("/argument"), Path("/environment"), tmp_path / "home/.cache/minires", tmp_path / "system"]
+    assert catalog.data_roots("/argument") == expected and catalog.data_roots() == expected[1:]
+
+
 def test_load_idx_takes_decompressed_files_too(tmp_path, monkeypatch):
     source, contents, arrays = tiny_idx()
     monkeypatch.setitem(SOURCES, "fashion-mnist", source)

@@ -50,6 +50,7 @@ def test_parse_idx_of_nearly_right_bytes_is_an_array_or_a_data_error(code, ndim,
     [
         (b"", "x: not an IDX file: it must begin with two zero bytes, got ''"),
         (b"\x1f\x8b\x08\x00", "got '1f 8b 08 00'"),
+        (b"\0\1\x08\x01\0\0\0\0", "got '00 01 08 01'"),
         (b"\0\0\x07\x01\0\0\0\0", "unknown IDX type code 0x07"),
         (b"\0\0\x08\x03\0\0\0\x01", "the IDX header needs 16 bytes for 3 axes, got 8"),
         (b"\0\0\x08\x01\0\0\0\x03ab", r"an IDX array of shape \(3,\) needs 3 bytes after its header, got 2"),
@@ -117,6 +118,13 @@ def test_read_tar_members_errors(tmp_path, members, text):
     path.write_bytes(tar_bytes(members))
     with pytest.raises(DataError, match=text):
         read_tar_members(path, {"d/one": 4, "d/two": 2})
+
+
+def test_read_tar_members_refuses_a_link_of_the_right_size(tmp_path):
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(tar_bytes({"d/two": b"22", "d/one": "two"}))  # a link has size 0
+    with pytest.raises(DataError, match="d/one must be a plain file of 0 bytes"):
+        read_tar_members(path, {"d/one": 0})
 
 
 def test_read_tar_members_corrupt_archives(tmp_path):

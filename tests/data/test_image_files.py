@@ -46,6 +46,15 @@ def test_read_image_puts_transparent_pixels_on_white(tmp_path):
     assert (out[:, :2] == np.array([200, 0, 0])[:, None, None]).all() and (out[:, 2:] == 255).all()
 
 
+def test_read_image_puts_a_palettes_transparent_colour_on_white(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([10, 20, 30, 200, 0, 0])
+    image.putpixel((0, 0), 0)
+    image.save(tmp_path / "a.png", transparency=1)
+    out = read_image(tmp_path / "a.png", 4)
+    assert out[:, 0, 0].tolist() == [10, 20, 30] and (out[:, 1:] == 255).all()
+
+
 def test_read_image_scales_16_bit_grey(tmp_path):
     values = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
     out = read_image(save(tmp_path / "a.png", values), 4, channels=1)

@@ -2,6 +2,7 @@
 
 import collections
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -124,6 +125,23 @@ def test_data_loader_accepts_hints_that_change_nothing():
     )
     assert flat(DataLoader(range(5), 2, worker_init_fn=print)) == plain  # as in torch: no worker, no call
     assert get_worker_info() is None
+
+
+def test_data_loader_prepares_prefetch_factor_batches_a_worker():
+    asked = set()
+
+    class Noting(Squares):
+        def __getitem__(self, index):
+            asked.add(index)
+            return index
+
+    iterator = iter(DataLoader(Noting(100), num_workers=2, prefetch_factor=3))
+    next(iterator)
+    deadline = time.monotonic() + 5
+    while len(asked) < 7 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.02)
+    assert asked == set(range(7))  # the one given, and three ahead for each of the two
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
