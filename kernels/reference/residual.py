@@ -6,6 +6,8 @@ Both share one adjoint, which needs the output alone: y > 0 exactly where the su
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minires.kernels.interface import Array
@@ -24,7 +26,7 @@ def relu_backward(grad_y: Array, y: Array) -> Array:
     """
     grad_y = np.asarray(grad_y, grad_y.dtype.newbyteorder("="))
     integer = np.int32 if grad_y.dtype.itemsize == 4 else np.int64
-    mask = np.asarray(y <= 0, integer)  # 1: drop, 0: keep; a NaN in y keeps, as in torch
+    mask: Any = np.asarray(y <= 0, integer)  # 1: drop, 0: keep; a NaN in y keeps, as in torch
     mask -= 1  # 0: drop, -1 (every bit set): keep
     mask &= grad_y.view(integer)
     return mask.view(grad_y.dtype)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from minires.autograd import anomaly, modes
-from minires.autograd.node import AccumulateGrad, Node
-from minires.autograd.variable import Variable, new_tensor
+from minires.autograd.node import Node
+from minires.autograd.variable import AccumulateGrad, Variable, new_tensor
 from minires.config import settings
 from minires.errors import ArgumentError, DTypeError, GradError, ShapeError
 

@@ -22,7 +22,6 @@ from minires.autograd.variable import Variable, new_tensor
 from minires.config import settings
 from minires.errors import ArgumentError, DTypeError, GradError, ShapeError, UnsupportedError
 
-
 _told: set[tuple[str, str]] = set()  # MINIRES_DEBUG=1 says each choice once
 
 

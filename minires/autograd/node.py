@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minires.autograd import anomaly, modes
-from minires.autograd.variable import Counter, Hooks, Variable, new_tensor
+from minires.autograd.variable import AccumulateGrad, Counter, Hooks, Variable, new_tensor
 from minires.errors import GradError
 
 _sequence = itertools.count()
@@ -238,35 +238,3 @@ class Node:
                 f"forward, got {len(result)}"
             )
         return result
-
-
-class AccumulateGrad:
-    """The end of the graph: adds the gradient that arrives to `.grad` of a leaf."""
-
-    name = "accumulate_grad"
-    next_functions: tuple[Any, ...] = ()
-    call_site = None
-
-    def __init__(self, variable: Variable) -> None:
-        self.variable = variable
-        self.sequence = -1
-        self.output_meta = [(variable.array.shape, variable.array.dtype)]
-
-    def __repr__(self) -> str:
-        return "<AccumulateGrad>"
-
-    def hook_lists(self) -> list[Hooks]:
-        return [] if self.variable.hooks is None else [self.variable.hooks]
-
-    def accumulate(self, grad: Any, create_graph: bool) -> None:
-        leaf = self.variable
-        if create_graph:
-            leaf.grad = grad if leaf.grad is None else leaf.grad + grad
-        elif leaf.grad is None:
-            # A copy: the same array may be the gradient of two leaves (a + b), and a user may scale one of them in place.
-            leaf.grad = new_tensor(np.array(grad.array, copy=True, order="C"))
-        else:
-            leaf.grad.array += grad.array
-            leaf.grad._bump_version()
-        for hook in list((leaf.post_accumulate_hooks or {}).values()):
-            hook(leaf)

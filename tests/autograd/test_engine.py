@@ -10,7 +10,7 @@ import pytest
 
 import minires
 from minires import autograd
-from minires.autograd.node import AccumulateGrad
+from minires.autograd.variable import AccumulateGrad
 from minires.errors import ArgumentError, DTypeError, GradError, ShapeError
 
 
