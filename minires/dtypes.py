@@ -88,6 +88,9 @@ def as_dtype(value: Any) -> dtype:
     """
     if isinstance(value, dtype):
         return value
+    of_class = getattr(value, "dtype", None) if isinstance(value, type) else None
+    if isinstance(of_class, dtype):  # torch.LongTensor and its like
+        return of_class
     if isinstance(value, type) and value in _PYTHON:
         return _default if value is float else _PYTHON[value]
     try:
