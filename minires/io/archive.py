@@ -231,13 +231,9 @@ class _Reader:
             raise self._bad(describe_file(b"PK", size, names))
         if len(set(names)) != len(names):
             raise self._bad("damaged: two members of the zip have the same name")
-        # Stored members cannot unpack to more than the file holds, which bounds the memory that a hostile file can ask
-        # for.
-        if (
-            any(member.compress_type != zipfile.ZIP_STORED for member in members)
-            or sum(m.file_size for m in members) > size
-        ):
-            raise self._bad("damaged: a member claims more bytes than the file has, or is compressed")
+        # What is read is never larger than the file: that bounds the memory a hostile file can ask for.
+        if sum(member.file_size for member in members) > size:
+            raise self._bad("damaged: a member claims more bytes than the file has")
         document = json.loads(archive.read(TREE), object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise self._bad(f"{TREE} does not say it is a {FORMAT}")

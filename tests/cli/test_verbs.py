@@ -256,6 +256,15 @@ def test_data_missing_exits_3_and_says_where_to_put_it(
     assert str(tmp_path) in capsys.readouterr().err
 
 
+def test_run_torch_gives_arguments_on_and_the_scripts_exit_code_back(minires: Run, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import sys, torch\nprint(torch.ones(2).sum().item(), sys.argv[1:])\nsys.exit(7)\n")
+    done = minires("run-torch", "script.py", "--lr", "0.1", "-h", cwd=tmp_path)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == "2.0 ['--lr', '0.1', '-h']\n"
+    assert minires("run-torch", "nowhere.py", cwd=tmp_path).returncode == 2
+
+
 def test_doctor_finds_this_machine_well(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

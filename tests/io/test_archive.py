@@ -127,7 +127,7 @@ def test_archive_keeps_ties() -> None:
     weight = np.zeros(1000, np.float32)
     one = Tensor(weight)
     buffer = io.BytesIO()
-    archive.save({"a": one, "again": one, "tied": Tensor(weight), "apart": Tensor(weight.copy())}, buffer)
+    archive.save({"a": one, "again": one, "tied": Tensor(weight[:]), "apart": Tensor(weight.copy())}, buffer)
     assert len(buffer.getvalue()) < 2.5 * weight.nbytes
     buffer.seek(0)
     back = archive.load(buffer)
@@ -295,7 +295,7 @@ def test_archive_load_refuses_a_zip_bomb() -> None:
     def fill(members: dict[str, bytes]) -> None:
         members["arrays/1.npy"] = b"\0" * 10_000_000
 
-    with pytest.raises(CheckpointError, match="claims more bytes than the file has, or is compressed"):
+    with pytest.raises(CheckpointError, match="claims more bytes than the file has"):
         load_bytes(rebuilt(fill, zipfile.ZIP_DEFLATED))
 
 
