@@ -39,7 +39,8 @@ from minires.ops.comparison import (
     lt,
     ne,
 )
-from minires.ops.index import gather, index_select, masked_select, nonzero, scatter, scatter_add
+from minires.ops.erf import erf
+from minires.ops.index import gather, index_select, masked_fill, masked_select, nonzero, scatter, scatter_add
 from minires.ops.join import cat, flip, hstack, roll, stack, vstack
 from minires.ops.linear import bmm, matmul, mm
 from minires.ops.reduce import (
@@ -109,6 +110,7 @@ concat = concatenate = cat
 clip = clamp
 swapaxes = transpose
 multiply, divide, subtract = mul, div, sub
+true_divide = div
 
 
 def is_tensor(obj: Any) -> bool:
@@ -146,9 +148,35 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
     return matmul(input, tensor)
 
 
+def mv(input: Tensor, vec: Tensor) -> Tensor:
+    """y_i = sum_j A_ij v_j."""
+    return matmul(input, vec)
+
+
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta input + alpha mat1 mat2."""
+    return input.addmm(mat1, mat2, beta=beta, alpha=alpha)
+
+
+def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
+    """input + weight (end - input)."""
+    return input.lerp(end, weight)
+
+
+def ravel(input: Tensor) -> Tensor:
+    """All elements in one row."""
+    return flatten(input)
+
+
+def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
+    """How many elements are not 0, in all or along `dim`; int64."""
+    return sum(ne(input, 0), dim)
+
+
 __all__ = [
     "abs",
     "add",
+    "addmm",
     "all",
     "allclose",
     "amax",
@@ -173,12 +201,14 @@ __all__ = [
     "concat",
     "concatenate",
     "cos",
+    "count_nonzero",
     "cumsum",
     "div",
     "divide",
     "dot",
     "eq",
     "equal",
+    "erf",
     "exp",
     "expm1",
     "flatten",
@@ -197,6 +227,7 @@ __all__ = [
     "isinf",
     "isnan",
     "le",
+    "lerp",
     "log",
     "log1p",
     "log2",
@@ -208,6 +239,7 @@ __all__ = [
     "logical_xor",
     "logsumexp",
     "lt",
+    "masked_fill",
     "masked_select",
     "matmul",
     "max",
@@ -219,6 +251,7 @@ __all__ = [
     "movedim",
     "mul",
     "multiply",
+    "mv",
     "nan_to_num",
     "narrow",
     "ne",
@@ -230,6 +263,7 @@ __all__ = [
     "permute",
     "pow",
     "prod",
+    "ravel",
     "reciprocal",
     "relu",
     "remainder",
@@ -262,6 +296,7 @@ __all__ = [
     "transpose",
     "tril",
     "triu",
+    "true_divide",
     "trunc",
     "unbind",
     "unflatten",

@@ -18,6 +18,7 @@ from minires.backend import as_device, device
 from minires.dtypes import as_dtype, dtype
 from minires.errors import ArgumentError, GradError, ShapeError, UnsupportedError
 from minires.ops.shape import to_dtype
+from minires.printing import format_tensor
 from minires.tensor_methods import TensorMethods
 
 
@@ -234,6 +235,12 @@ class Tensor(TensorMethods):
     def bool(self) -> Tensor:
         return to_dtype(self, dtypes.bool_)
 
+    def short(self) -> Tensor:
+        return to_dtype(self, dtypes.int16)
+
+    def char(self) -> Tensor:
+        return to_dtype(self, dtypes.int8)
+
     def byte(self) -> Tensor:
         return to_dtype(self, dtypes.uint8)
 
@@ -242,6 +249,10 @@ class Tensor(TensorMethods):
 
     def cuda(self, device: Any = None, non_blocking: Any = False) -> Tensor:
         return self.to("cuda" if device is None else device)
+
+    def get_device(self) -> Any:
+        """The number of the GPU that holds it; -1: main memory."""
+        return -1 if self.device.index is None else self.device.index
 
     def pin_memory(self) -> Tensor:
         return self  # memory that only a GPU's copies care about
@@ -295,25 +306,7 @@ class Tensor(TensorMethods):
         return twin
 
     def __repr__(self) -> str:
-        text = np.array2string(
-            self.array,
-            separator=", ",
-            precision=4,
-            prefix="tensor(",
-            floatmode="maxprec_equal",
-            threshold=1000,
-            edgeitems=3,
-        )
-        parts = [text]
-        if self.array.size == 0 and self.array.ndim != 1:
-            parts.append(f"size={tuple(self.array.shape)}")
-        if self.dtype not in (dtypes.get_default_dtype(), dtypes.int64, dtypes.bool_):
-            parts.append(f"dtype={self.dtype!r}")
-        if self.grad_fn is not None:
-            parts.append(f"grad_fn={self.grad_fn!r}")
-        elif self.requires_grad:
-            parts.append("requires_grad=True")
-        return f"tensor({', '.join(parts)})"
+        return format_tensor(self)
 
     def __getattr__(self, name: str) -> Any:
         """Reached only where Python finds nothing: torch code deserves better than a bare AttributeError."""

@@ -21,6 +21,7 @@ from minires.ops import (
     activation,
     arithmetic,
     comparison,
+    erf,
     index,
     join,
     linear,
@@ -41,6 +42,7 @@ METHODS: dict[Any, str] = {
     unary: """neg abs exp expm1 log log1p log2 log10 sqrt rsqrt sin cos square reciprocal sign floor ceil trunc round isnan
               isinf isfinite bitwise_not""",
     activation: "relu sigmoid tanh",
+    erf: "erf",
     softmax: "softmax log_softmax",
     linear: "matmul mm bmm",
     reduce: """sum mean var std prod amax amin max min argmax argmin any all cumsum logsumexp norm nan_to_num bincount""",
@@ -102,6 +104,15 @@ class TensorMethods(Variable):
 
     def dot(self, other: Any) -> Tensor:
         return linear.matmul(self, other)  # type: ignore[arg-type]  # every TensorMethods is a Tensor
+
+    def mv(self, vec: Any) -> Tensor:
+        return linear.matmul(self, vec)  # type: ignore[arg-type]  # as above
+
+    def ravel(self) -> Tensor:
+        return shape.flatten(self)  # type: ignore[arg-type]  # as above
+
+    def count_nonzero(self, dim: Any = None) -> Tensor:
+        return reduce.sum(comparison.ne(self, 0), dim)
 
     def expand_as(self, other: Tensor) -> Tensor:
         return shape.expand(self, *other.array.shape)  # type: ignore[arg-type]  # as above

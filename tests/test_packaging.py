@@ -62,7 +62,7 @@ ORDER = [
     {"minires.nn"},
     {"minires.ops", "minires.tensor", "minires.tensor_methods", "minires.creation", "minires.functions"},
     {"minires.autograd"},
-    {"minires.backend", "minires.random"},
+    {"minires.backend", "minires.random", "minires.printing"},
     {"minires.kernels"},
     {"minires.config", "minires.errors", "minires.dtypes", "minires.threads"},
 ]
