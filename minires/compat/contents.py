@@ -117,6 +117,7 @@ def _top() -> Contents:
 
 def _nn() -> dict[str, Contents]:
     layers = pick(nn, (name for name in nn.__all__ if inspect.isclass(getattr(nn, name))))
+    modules = {name: layer for name, layer in layers.items() if name not in ("Parameter", "Buffer")}
     layers["DataParallel"] = no_gpu.DataParallel
     inits = own_functions(init) | pick(init, ("_calculate_fan_in_and_fan_out", "_calculate_correct_fan"))
     old = {name: _deprecated(inits[f"{name}_"]) for name in OLD_INITS}
@@ -135,8 +136,8 @@ def _nn() -> dict[str, Contents]:
         "torch.nn.parallel": {"DataParallel": no_gpu.DataParallel},
         "torch.nn.common_types": {"_size_2_t": int | tuple[int, int], "_size_any_t": int | tuple[int, ...]},
         "torch.nn.utils": utilities,
-        "torch.nn.utils.clip_grad": {k: v for k, v in utilities.items() if k.startswith(("clip_", "get_total"))},
-        "torch.nn.modules": dict(layers),
+        "torch.nn.utils.clip_grad": {k: v for k, v in utilities.items() if k.startswith("clip_")},
+        "torch.nn.modules": modules,
         "torch.nn.modules.module": layers_of("Module"),
         "torch.nn.modules.batchnorm": batch_norm,
         "torch.nn.modules.conv": layers_of("Conv2d", "ConvTranspose2d", "_ConvNd"),
