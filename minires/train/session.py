@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from minires.errors import CheckpointError
+from minires.threads import limit_threads
 from minires.train.checkpoint import Checkpoint, load_checkpoint
 from minires.train.config import TrainConfig
 from minires.train.curves import HOW_TO_INSTALL, curves_available, draw_curves
@@ -106,7 +108,7 @@ def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | N
     val = f", {len(parts.validation):,} validation" if parts.validation is not None else ""
     channels, height, width = train.image_shape
     sets = f"{len(train):,} training{val}, {len(parts.test):,} test"
-    progress.line(f"data    {config.data}: {sets}; {channels}x{height}x{width} pixels")
+    progress.line(f"data    {config.data}: {sets}, {channels}x{height}x{width}")
     options = f" ({', '.join(config.model_options)})" if config.model_options else ""
     progress.line(f"model   {config.model}{options}: {parameters:,} parameters, {train.num_classes} classes")
     progress.line(
@@ -116,8 +118,8 @@ def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | N
     progress.line(f"        augment {', '.join(config.augment) or 'nothing'}")
     if config.label_smoothing:
         progress.line(f"        label smoothing {config.label_smoothing:g}, counted in the training loss only")
-    if advice := busy_advice():
-        progress.line(f"note    {advice}", "yellow")
+    if note := _share_cores():
+        progress.line(f"note    {note}", "yellow")
     progress.line(f"run     {folder.path}")
     if resume is not None:
         progress.line(f"resumed after {resume.progress['epoch']} epochs and {resume.progress['batch']} batches")
@@ -135,6 +137,15 @@ def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | N
     result = TrainResult(config, folder.path, parameters, state, folder.rows, test, curves)
     folder.write_text("result.json", json.dumps(json_safe(result.as_dict()), indent=2) + "\n")
     return result
+
+
+def _share_cores() -> str:
+    """On a busy machine, hold the linear algebra to one thread if that can be done now; gives back what to tell."""
+    advice = busy_advice()
+    if advice and importlib.util.find_spec("threadpoolctl") is not None:
+        limit_threads(1)
+        return "machine busy: one thread for linear algebra (MINIRES_THREADS=N sets it)"
+    return advice
 
 
 def _draw(

@@ -13,6 +13,7 @@ from minires import nn, optim
 from minires.errors import CheckpointError, ConfigError
 from minires.io import archive
 from minires.tensor import Tensor
+from minires.train import session
 from minires.train.checkpoint import Checkpoint, load_checkpoint, load_model, weights_are_finite
 from minires.train.config import TrainConfig, build_config
 from minires.train.loop import State
@@ -165,3 +166,19 @@ def test_checkpoint_of_bare_weights_says_how_to_use_them(tmp_path: Path) -> None
     archive.save(nn.Linear(2, 2).state_dict(), tmp_path / "w.ckpt")
     with pytest.raises(CheckpointError, match=r"holds a state dict \(weights alone\), .*model\.load_state_dict"):
         load_checkpoint(tmp_path / "w.ckpt")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_session_on_a_busy_machine_takes_one_thread_or_says_how(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(session, "busy_advice", lambda: "the advice")
+    monkeypatch.setattr(session, "limit_threads", taken.append)
+    monkeypatch.setattr(session.importlib.util, "find_spec", lambda name: object() if there else None)
+    note = session._share_cores()
+    assert taken == ([1] if there else [])
+    assert note == (
+        "machine busy: one thread for linear algebra (MINIRES_THREADS=N sets it)" if there else "the advice"
+    )
+    monkeypatch.setattr(session, "busy_advice", lambda: "")
+    assert session._share_cores() == ""
+    assert len(taken) <= 1
