@@ -12,11 +12,12 @@ import numpy as np
 
 from minires.autograd import no_grad
 from minires.data.array_dataset import normalize
+from minires.data.image_files import read_image
 from minires.errors import DataError
 from minires.nn import Module
 from minires.tensor import Tensor
 
-__all__ = ["Prediction", "predict_files", "read_image", "softmax"]
+__all__ = ["Prediction", "predict_files", "softmax"]
 
 BATCH = 64
 
@@ -30,70 +31,6 @@ class Prediction:
     looks_inverted: bool = False
 
 
-def read_image(path: str | Path, channels: int, height: int, width: int, *, invert: bool = False) -> np.ndarray:
-    """Read an image file in the form a model wants.
-
-    The shorter side is brought to the model's size, keeping the proportions, and the middle is cut out.
-
-    Args:
-        path: any file that Pillow reads.
-        channels: 1 for grey, 3 for red, green, blue.
-        height, width: of the result.
-        invert: swap dark and light (a model trained on light digits on black, a photograph of ink on paper).
-
-    Returns:
-        (channels, height, width) uint8.
-
-    Raises:
-        DataError: no such file, not an image, or too large.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if channels not in (1, 3):
-        raise DataError(
-            f"predict: the model takes {channels} channels; image files have 1 (grey) or 3 (red, green, blue)"
-        )
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            # Cameras store "this side up" beside the pixels.
-            image = ImageOps.exif_transpose(opened)
-    except FileNotFoundError:
-        raise DataError(f"predict: there is no file {path}") from None
-    except UnidentifiedImageError:
-        raise DataError(f"predict: {path} is not an image that Pillow can read") from None
-    except Image.DecompressionBombError as error:
-        raise DataError(f"predict: {path} is too large: {error}") from None
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
-        raise DataError(f"predict: {path} is damaged: {error}") from error
-    image = _flatten(image).convert("L" if channels == 1 else "RGB")
-    scale = max(height / image.height, width / image.width)
-    size = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)  # antialiased when it shrinks
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.uint8)
-    pixels = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-    return np.ascontiguousarray(255 - pixels if invert else pixels)
-
-
-def _flatten(image: Any) -> Any:
-    """Bring an image to 8 bits a channel, without transparency."""
-    from PIL import Image
-
-    if (
-        image.mode.startswith("I") or image.mode == "F"
-    ):  # 16-bit grey: convert() would clip everything above 255 to white
-        values = np.asarray(image, np.float64)
-        top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255.0
-        return Image.fromarray(np.clip(values * (255.0 / top), 0, 255).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        # Transparent pixels keep whatever colour they were painted with: show them on white, as a page would.
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image
-
-
 def predict_files(
     model: Module, facts: dict[str, Any], files: list[str], *, top: int = 5, invert: bool = False
 ) -> list[Prediction]:
@@ -104,14 +41,17 @@ def predict_files(
         facts: the "data" part of its checkpoint: classes, channels, height, width, mean, std.
         files: image files.
         top: how many classes to name for each.
-        invert: swap dark and light first.
+        invert: swap dark and light first (a model trained on light digits on black, a photograph of ink on paper).
 
     Returns:
         One Prediction a file, in the same order.
+
+    Raises:
+        DataError: no such file, or not a readable image.
     """
     classes = facts["classes"]
     mean, std = np.array(facts["mean"]), np.array(facts["std"])
-    pixels = [read_image(f, facts["channels"], facts["height"], facts["width"], invert=invert) for f in files]
+    pixels = [_pixels(file, facts, invert) for file in files]
     predictions = []
     for start in range(0, len(files), BATCH):
         batch = np.stack(pixels[start : start + BATCH])
@@ -122,6 +62,18 @@ def predict_files(
             named = [(classes[i], float(row[i])) for i in order]
             predictions.append(Prediction(file, named, _looks_inverted(image, mean)))
     return predictions
+
+
+def _pixels(file: str, facts: dict[str, Any], invert: bool) -> np.ndarray:
+    """The file as (C, H, W) uint8 in the model's size: shorter side resized, the middle cut out."""
+    if not Path(file).is_file():
+        raise DataError(f"predict: there is no file {file}")
+    if facts["height"] != facts["width"]:
+        raise DataError(
+            f"predict: the model takes {facts['height']}x{facts['width']} pixels; only square ones are cut out"
+        )
+    pixels = read_image(file, facts["height"], channels=facts["channels"])
+    return 255 - pixels if invert else pixels
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

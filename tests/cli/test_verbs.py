@@ -157,8 +157,8 @@ def test_predict_prints_a_table(minires: Run, trained: Path, tmp_path: Path) -> 
     ("content", "message"),
     [
         (None, "there is no file"),
-        (b"not an image", "is not an image that Pillow can read"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 20, "a.png is"),
+        (b"not an image", "a.png: not a readable image"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 20, "a.png: not a readable image"),
     ],
 )
 def test_predict_bad_files_exit_3(
