@@ -96,9 +96,9 @@ def interpolate(
         nearest     y[r, s] = x[floor(r scale_h), floor(s scale_w)]
         bilinear    y[r] = (1 - t) x[i0] + t x[i0 + 1],  i0 + t = (r + 1/2) scale_h - 1/2, in rows and in columns
 
-    scale_h is H / H_out, or 1 / scale_factor where a factor is given (H_out = floor(H scale_factor) may round; but 1 where
-    H_out = H; with
-    `recompute_scale_factor` it is H / H_out again). With `align_corners` i0 + t = r (H - 1) / (H_out - 1).
+    scale_h is H / H_out, or 1 / scale_factor where a factor is given (H_out = floor(H scale_factor) may round; with
+    `recompute_scale_factor` it is H / H_out again), and 1 wherever H_out = H. With `align_corners` i0 + t = r (H - 1) /
+    (H_out - 1).
 
     Args:
         input: (N, C, H, W), floating.

@@ -190,6 +190,32 @@ def test_conv2d_bias_none_and_frozen_weight():
     assert x.grad is None and weight.grad.shape == weight.shape
 
 
+def test_conv_transpose2d_frozen_weight_and_frozen_input():
+    """Each keeps only what the other's gradient needs."""
+    for frozen in (0, 1):
+        ours = [minires.tensor(values((2, 2, 3, 3), i), requires_grad=i != frozen) for i in (0, 1)]
+        theirs = [torch.tensor(values((2, 2, 3, 3), i), requires_grad=i != frozen) for i in (0, 1)]
+        (conv_transpose2d(*ours, stride=2) ** 2).sum().backward()
+        (F.conv_transpose2d(*theirs, stride=2) ** 2).sum().backward()
+        assert ours[frozen].grad is None
+        np.testing.assert_allclose(
+            ours[1 - frozen].grad.numpy(), theirs[1 - frozen].grad.numpy(), **tolerance("float64", 36)
+        )
+
+
+def test_conv2d_second_derivative_with_frozen_weight_or_input():
+    """Conv2dBackwardX and Conv2dBackwardWeight, differentiated where one of their arguments requires no gradient."""
+    for frozen in (0, 1):
+        results = []
+        for library, convolution in ((minires, conv2d), (torch, F.conv2d)):
+            tensors = [library.tensor(values((2, 2, 3, 3), i), requires_grad=i != frozen) for i in (0, 1)]
+            loss = (convolution(*tensors, padding=1) ** 3).sum()
+            (first,) = library.autograd.grad(loss, tensors[1 - frozen], create_graph=True)
+            results.append(library.autograd.grad((first**2).sum(), tensors[1 - frozen])[0].numpy())
+        scale = np.abs(results[1]).max()
+        np.testing.assert_allclose(results[0] / scale, results[1] / scale, **tolerance("float64", 36))
+
+
 def test_conv2d_nan_and_infinity_reach_only_the_windows_that_see_them():
     x = values((1, 1, 6, 6))
     x[0, 0, 0, 0], x[0, 0, 5, 5] = np.nan, np.inf

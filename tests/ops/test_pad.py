@@ -146,6 +146,7 @@ ERRORS = [
         r"pad: mode 'reflect' can add at most 3 here and must leave something of dimension 3, got \(4, 0\) for",
     ),
     (lambda: pad(IMAGE, (0, 5, 0, 0), "circular"), ShapeError, r"pad: mode 'circular' can add at most 4"),
+    (lambda: pad(IMAGE, (-2, 3, 0, 0), "circular"), ShapeError, r"pad: mode 'circular' can add at most 2 here"),
     (lambda: pad(IMAGE, (-2, -2, 0, 0), "replicate"), ShapeError, r"pad: mode 'replicate' .* got \(-2, -2\)"),
     (
         lambda: pad(IMAGE, (1, 1), "reflect"),
