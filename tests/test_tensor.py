@@ -150,7 +150,7 @@ def test_tensors_are_keys_by_identity() -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: minires.tensor([1.0, 2.5]), "tensor([1.0, 2.5])"),
+        (lambda: minires.tensor([1.0, 2.5]), "tensor([1.0000, 2.5000])"),
         (lambda: minires.tensor([1, 2]), "tensor([1, 2])"),
         (lambda: minires.tensor(True), "tensor(True)"),
         (lambda: minires.zeros(2, dtype=minires.float64), "tensor([0., 0.], dtype=minires.float64)"),
