@@ -279,6 +279,56 @@ print("ok")
     assert without_torch(code) == "ok\n"
 
 
+def test_older_names_do_what_the_new_ones_do() -> None:
+    code = """
+import warnings, minires
+minires.as_torch()
+import torch
+from torch.autograd import Variable
+x = torch.ones(2, requires_grad=True) * 2
+v = Variable(x)
+assert not v.requires_grad and v.data_ptr() == x.data_ptr() and isinstance(v, Variable)
+assert Variable(torch.ones(1), requires_grad=True).requires_grad
+net = torch.nn.DataParallel(torch.nn.Linear(2, 1))
+assert list(net.state_dict()) == ["module.weight", "module.bias"] and net(torch.ones(3, 2)).shape == (3, 1)
+torch.manual_seed(5)
+new = torch.nn.init.kaiming_normal_(torch.empty(4, 3))
+torch.manual_seed(5)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    old = torch.nn.init.kaiming_normal(torch.empty(4, 3))
+assert torch.equal(old, new)
+print(caught[0].category.__name__, caught[0].message)
+"""
+    assert without_torch(code) == (
+        "FutureWarning nn.init.kaiming_normal is now deprecated in favor of nn.init.kaiming_normal_\n"
+    )
+
+
+def test_switches_keep_what_was_set_and_scripting_marks_change_nothing() -> None:
+    code = """
+import minires
+minires.as_torch()
+import torch
+torch.backends.cudnn.benchmark = True
+assert torch.backends.cudnn.benchmark is True and torch.backends.cudnn.deterministic is False
+torch.use_deterministic_algorithms(True, warn_only=True)
+assert torch.are_deterministic_algorithms_enabled()
+torch.set_float32_matmul_precision("high")
+assert torch.get_float32_matmul_precision() == "high"
+torch.set_default_device("cpu")
+torch.set_num_interop_threads(2)
+assert not torch.jit.is_scripting() and torch.jit.ignore(len) is len
+assert torch.finfo(torch.float32).max > 3e38 and torch.finfo(torch.float16).bits == 16
+assert torch.iinfo(torch.int8).min == -128
+assert torch.ones(1, 1, 2, 2).to(memory_format=torch.channels_last).shape == (1, 1, 2, 2)
+torch.cuda.empty_cache()
+assert torch.cuda.max_memory_allocated() == 0
+print("ok")
+"""
+    assert without_torch(code) == "ok\n"
+
+
 def test_set_num_threads_acts_or_warns() -> None:
     """Without threadpoolctl the number cannot change: a warning, unless it is what it is already."""
     code = """
