@@ -137,10 +137,7 @@ def trunc_normal_(
             accepted = np.log1p(-g.random(len(pending))) < log_ratio
         values[pending[accepted]] = draws[accepted]
         pending = pending[~accepted]
-    # The nearest float32 to a float64 just inside may lie just outside.
-    dtype = tensor.array.dtype
-    rounded = np.clip(values.astype(dtype), dtype.type(a), dtype.type(b))
-    return _fill(tensor, rounded.reshape(tensor.shape))
+    return _fill(tensor, values.reshape(tensor.shape))
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:

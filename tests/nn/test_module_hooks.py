@@ -11,6 +11,7 @@ import minires
 from minires import nn
 from minires.errors import ArgumentError, GradError
 from tests.nn.networks import block, copy_weights, tensor
+from tests.tolerances import tolerance
 from tests.torch_oracle import torch
 
 X = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
@@ -34,7 +35,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
         for a, b in zip(ours, theirs, strict=True):
             assert_same(a, b)
     elif isinstance(theirs, torch.Tensor):
-        np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), rtol=1.3e-6, atol=1e-6)
+        np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), **tolerance("float32"))
     else:
         assert ours == theirs
 
@@ -114,6 +115,15 @@ def test_always_call_runs_after_a_failed_forward_too() -> None:
 
     ours, theirs = both(run)
     assert ours == theirs == [("always", True), ("plain", False), ("always", False)]
+
+
+def test_always_call_hook_runs_once_where_a_later_hook_fails() -> None:
+    layer, seen = nn.Linear(3, 2), []
+    layer.register_forward_hook(lambda m, a, y: seen.append(y is None), always_call=True)
+    layer.register_forward_hook(lambda m, a, y: {}["missing"])
+    with pytest.raises(KeyError, match="missing"):
+        layer(tensor(X))
+    assert seen == [False]
 
 
 def test_always_call_hook_that_fails_does_not_hide_the_first_error() -> None:
@@ -222,6 +232,17 @@ def test_full_backward_hook_warns_where_the_output_is_no_tensor() -> None:
         UserWarning, match=r"Lists: backward hooks are called only where forward returns a Tensor or a tuple"
     ):
         m(tensor(X, requires_grad=True))
+
+
+def test_in_place_layer_under_a_hook_leaves_the_outer_tensor_alone() -> None:
+    """What was saved of the tensor outside must still be right: d/dx (x^2 + relu(x))."""
+    layer = nn.ReLU(inplace=True)
+    layer.register_full_backward_hook(lambda m, gi, go: None)
+    x = tensor(X, requires_grad=True)
+    inner = x * 1
+    square = inner * inner
+    (square + layer(inner)).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), 2 * X + (X > 0), **tolerance("float32"))
 
 
 def test_full_backward_hooks_around_a_residual_block_change_nothing() -> None:
