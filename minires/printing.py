@@ -85,7 +85,7 @@ def format_tensor(tensor: Tensor) -> str:
     text = "tensor(" + text
     for suffix in suffixes:
         room = _options.linewidth - (len(text) - text.rfind("\n") - 1)
-        text += (", " if len(suffix) + 3 <= room else ",\n" + " " * len("tensor(")) + suffix
+        text += (", " if len(suffix) + 4 <= room else ",\n" + " " * len("tensor(")) + suffix
     return text + ")"
 
 

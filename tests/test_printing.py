@@ -29,6 +29,9 @@ CASES = [
     (np.arange(2000), {}),
     (np.arange(2000), {"edgeitems": 1}),
     (np.arange(30), {"threshold": 10}),
+    (np.arange(30), {"threshold": 30}),
+    (np.array([1, 1, 1, 10000, 1, 1, 1, 1]), {"threshold": 8}),
+    (np.array([1, 1, 1, 10000, 1, 1, 1, 1]), {"threshold": 7}),
     (np.arange(30), {"profile": "short", "threshold": 5}),
     (np.arange(60), {"linewidth": 40}),
     (np.array([True, False]), {}),
@@ -74,9 +77,14 @@ def test_a_tensor_says_what_is_not_as_usual() -> None:
 
 def test_what_does_not_fit_the_line_comes_below_as_in_torch() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch, the judge of this test, is not installed")
-    for n in range(1, 24):  # the width of a line is passed at several places
-        ours, theirs = minires.full((n,), 0.5, requires_grad=True), torch.full((n,), 0.5, requires_grad=True)
-        assert repr(ours) == repr(theirs)
+    ours, theirs = minires.full((5,), 0.5, requires_grad=True), torch.full((5,), 0.5, requires_grad=True)
+    try:
+        for linewidth in range(20, 80):  # the line ends at every place, also just before and just after the words
+            set_printoptions(linewidth=linewidth)
+            torch.set_printoptions(linewidth=linewidth)
+            assert repr(ours) == repr(theirs), linewidth
+    finally:
+        torch.set_printoptions(profile="default")
 
 
 def test_set_printoptions_keeps_what_is_not_given_and_full_shows_all() -> None:

@@ -34,9 +34,12 @@ def test_run_torch_starts_a_script_as_python_does(tmp_path: Path) -> None:
 
 
 def test_run_torch_from_the_command_line(tmp_path: Path) -> None:
-    path = script(tmp_path, "import sys, torch\nprint(sys.argv[1:], 'minires' in torch.__version__)\nsys.exit(7)\n")
+    (tmp_path / "sub").mkdir()
+    script(tmp_path / "sub", "code = 7\n", "sibling.py")  # beside the script, not in the folder it is started from
+    text = "import sys, torch\nfrom sibling import code\nprint(sys.argv[1:], 'minires' in torch.__version__)\nsys.exit(code)\n"
+    script(tmp_path / "sub", text)
     done = subprocess.run(
-        [sys.executable, "-m", "minires", "run-torch", path.name, "--epochs", "3", "-x"],
+        [sys.executable, "-m", "minires", "run-torch", "sub/script.py", "--epochs", "3", "-x"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
