@@ -26,14 +26,13 @@ def heading(text: str) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows under a header; the first column to the left, the others to the right."""
+    """Print rows under a header: numbers to the right, words and the first column to the left."""
     cells = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    words = [i == 0 or not any(row[i][:1] in set("0123456789-+") for row in cells[1:]) for i in range(len(header))]
     for number, row in enumerate(cells):
-        first = row[0].ljust(widths[0])
-        print(
-            "  " + "   ".join([first, *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
-        )
+        aligned = (cell.ljust(w) if left else cell.rjust(w) for cell, w, left in zip(row, widths, words, strict=True))
+        print("  " + "   ".join(aligned).rstrip())
         if number == 0:
             print("  " + "   ".join("-" * w for w in widths))
 
