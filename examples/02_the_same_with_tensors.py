@@ -153,7 +153,7 @@ def main() -> None:
     )
     print(f"\n  accuracy on 1,000 new points: {100 * accuracy(by_minires, test_x, test_y):.1f} %")
 
-    picture(args.out / "02_spirals.png", (9, 4), lambda figure: draw(figure, p, by_minires, x, y))
+    picture(args.out / "02_spirals.png", (8.4, 3.8), lambda figure: draw(figure, p, by_minires, x, y))
     closing(
         "backprop through tensors is two formulas, and autograd is the bookkeeping around them.",
         "03_convolution_four_ways.py, where the linear map is a convolution.",

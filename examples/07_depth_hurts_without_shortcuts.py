@@ -174,9 +174,8 @@ def main() -> None:
         "\n  What so short a run can show: the deep plain network trains far worse, and shortcuts take most of that away."
     )
     print("  What it cannot: that ResNet-56 ends *better* than ResNet-20 (CIFAR-10: 6.97 against 8.75 % test error).")
-    print(
-        f"  That takes the paper's 64,000 steps; these are {len(parts[0][0]) // batch * epochs}, and a deeper network is slower to start."
-    )
+    steps = len(parts[0][0]) // batch * epochs
+    print(f"  That takes the paper's 64,000 steps; these are {steps}, and a deeper network is slower to start.")
 
     stem = "07_depth_hurts_tiny.png" if args.tiny else "07_depth_hurts.png"
     picture(args.out / stem, (12, 4.2), lambda figure: draw(figure, runs, f"Depth with and without shortcuts: {where}"))
