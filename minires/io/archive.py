@@ -1,4 +1,4 @@
-"""minires' own container: nested Python values with tensors in them, saved without pickle.
+"""minires' own container: nested Python values with tensors in them, saved without pickle. `load` reads torch's too.
 
     archive.save({"model": model.state_dict(), "epoch": 3}, "last.ckpt")
     state = archive.load("last.ckpt")
@@ -34,6 +34,7 @@ import numpy as np
 from minires.errors import CheckpointError, UnsupportedError
 from minires.io.files import write_atomically
 from minires.io.sniff import describe_file
+from minires.io.torch_file import as_tensors, is_torch_file, read_torch_file
 from minires.tensor import Tensor
 
 __all__ = ["load", "save"]
@@ -66,7 +67,7 @@ def save(obj: Any, path: str | os.PathLike[str] | IO[bytes]) -> None:
 
 
 def load(path: str | os.PathLike[str] | IO[bytes], map_location: Any = None, weights_only: bool = True) -> Any:
-    """Read what `save` wrote.
+    """Read what `save` wrote, or what torch.save did (`minires.io.torch_file` says what becomes of what).
 
     Args:
         path: a file name or a readable binary file object.
@@ -80,7 +81,7 @@ def load(path: str | os.PathLike[str] | IO[bytes], map_location: Any = None, wei
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is damaged, cut short, or not an archive of minires; the message says what it is.
+        CheckpointError: the file is damaged, cut short, or neither minires' nor torch's; the message says what it is.
     """
     del weights_only
     if isinstance(path, (str, os.PathLike)):
@@ -196,6 +197,10 @@ class _Reader:
     def read(self) -> Any:
         head = self.file.read(512)
         size = self.file.seek(0, os.SEEK_END)
+        self.file.seek(0)
+        if is_torch_file(head, self.file):
+            self.file.seek(0)
+            return as_tensors(read_torch_file(self.file))
         self.file.seek(0)
         if not head.startswith(b"PK"):
             raise self._bad(describe_file(head, size))

@@ -8,11 +8,7 @@ from collections.abc import Sequence
 
 __all__ = ["describe_file"]
 
-_CONVERT = (
-    "A pickle can run any program, so minires never opens one; where torch is installed, write its weights once with"
-    " numpy.savez('weights.npz', **{k: v.numpy() for k, v in torch.load(FILE).items()}), and here give"
-    " {k: minires.tensor(v) for k, v in numpy.load('weights.npz').items()} to model.load_state_dict"
-)
+_CONVERT = "Load it with what wrote it, and torch.save the state_dict, or numpy.savez the arrays"
 
 
 def describe_file(head: bytes, size: int, members: Sequence[str] = ()) -> str:
@@ -29,15 +25,17 @@ def describe_file(head: bytes, size: int, members: Sequence[str] = ()) -> str:
     if size == 0:
         return "empty file (0 bytes): its writing never finished, or the disk was full"
     if any(name.endswith("data.pkl") for name in members):
-        return f"a file of torch.save (a zip around a pickle). {_CONVERT}"
+        return "a file of torch.save (a zip around a pickle); minires.load reads it"
     if members and all(name.endswith(".npy") for name in members):
         return "a NumPy .npz file, not a checkpoint; numpy.load reads it"
     if head.startswith(b"PK"):
         return "a zip, but not one that minires wrote (tree.json is missing)"
     if head[:1] == b"\x80" and len(head) > 1 and head[1] <= 5:
-        return f"a pickle (torch.save before version 1.6 wrote such). {_CONVERT}"
+        return (
+            f"a pickle, but not of torch.save; minires reads no others, since they are programs to be run. {_CONVERT}"
+        )
     if head[257:262] == b"ustar":
-        return f"a tar archive (the oldest form of torch.save, or a packed folder); {_CONVERT}"
+        return f"a tar archive (the oldest form of torch.save, or a packed folder). {_CONVERT}"
     if head.startswith(b"\x93NUMPY"):
         return "a single NumPy array (.npy), not a checkpoint; numpy.load reads it"
     if head.startswith(b"\x1f\x8b"):
