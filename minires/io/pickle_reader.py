@@ -54,6 +54,7 @@ MAX_NAME = 512  # bytes of a module's or a class's name
 MAX_TUPLE_KEYS = 5_000  # their hash is public arithmetic, so colliding ones can be computed
 
 _MEMO_COST = 80  # bytes of one entry of a dict, measured
+_ARRAY_COST = 400  # bytes of an array's shape, strides and entry in a table, without its elements
 _NEST_COST = 150  # bytes that `check_nesting` keeps for a container
 _HASH_MODULUS = (1 << 61) - 1  # integers that differ by it have the same hash
 
@@ -171,7 +172,8 @@ class PickleReader:
         self.stack.append(value)
 
     def _push_container(self, value: Any) -> None:
-        self.take(sys.getsizeof(value) + 8 + _NEST_COST)
+        # An array's elements are counted by those who make it.
+        self.take((_ARRAY_COST if isinstance(value, np.ndarray) else sys.getsizeof(value)) + 8 + _NEST_COST)
         self.stack.append(value)
 
     def _mark(self) -> None:

@@ -42,7 +42,7 @@ from minires.dtypes import as_dtype
 from minires.errors import CheckpointError, DTypeError
 from minires.io.pickle_reader import PickleReader, Placeholder
 from minires.io.sniff import describe_file
-from minires.io.torch_tensors import SPARE_COPIES, TensorBuilder, is_class_id, storage_id
+from minires.io.torch_tensors import TensorBuilder, is_class_id, storage_id
 from minires.tensor import Tensor
 
 __all__ = ["Placeholder", "as_tensors", "is_torch_file", "read_torch_file"]
@@ -197,7 +197,7 @@ class _TorchFile:
         return raw
 
     def _builder(self, fetch: Callable[[str, int], np.ndarray], big_endian: bool) -> TensorBuilder:
-        return TensorBuilder(fetch, big_endian, self.take, self.size + SPARE_COPIES)
+        return TensorBuilder(fetch, big_endian, self.take, self.size)
 
     # --- the zip form ------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ STORAGE_DTYPES = {
 _PLAIN = {name: np.dtype(name) for name in STORAGE_DTYPES.values() if name != "bfloat16"}
 _PLAIN |= {name: np.dtype(name) for name in ("uint16", "uint32", "uint64")}
 _MODULES = ("torch", "torch.cuda", "torch.storage")
-SPARE_COPIES = 16 << 20  # bytes; see `_copied`
+SPARE = 4 << 20  # bytes that copies may take beyond what follows from the file's size; see `_copied` and `_decode`
 
 
 def _float8(exponent_bits: int, bias: int, kind: str) -> np.ndarray:
@@ -120,13 +120,15 @@ class TensorBuilder:
             the file has them.
         big_endian: whether the file was written on a big-endian machine.
         take: told of every byte of memory before it is taken; may refuse.
-        spare: how many bytes of copies may be made; see `_copied`.
+        size: bytes of the whole file, which bound what may be made of them.
     """
 
     def __init__(
-        self, fetch: Callable[[str, int], np.ndarray], big_endian: bool, take: Callable[[int], None], spare: int
+        self, fetch: Callable[[str, int], np.ndarray], big_endian: bool, take: Callable[[int], None], size: int
     ) -> None:
-        self.fetch, self.take, self.spare = fetch, take, spare
+        self.fetch, self.take = fetch, take
+        self.copies_left = size + SPARE
+        self.decoded_left = 4 * size + SPARE
         self.order: Literal["<", ">"] = ">" if big_endian else "<"
         self._raw: dict[str, np.ndarray] = {}
         self._typed: dict[tuple[int, str], np.ndarray] = {}  # (id of the bytes, dtype) -> flat array
@@ -174,23 +176,34 @@ class TensorBuilder:
         return self._typed[id(raw), dtype]
 
     def _decode(self, raw: np.ndarray, dtype: str) -> np.ndarray:
+        """Bytes as elements of a NumPy dtype, for `_flat`.
+
+        A file needs each of its storages in one dtype, and none more than four times as large as it is stored; one that
+        asks for the same bytes again and again, in other dtypes or from other beginnings, is after the memory.
+        """
         raw = raw[: raw.size - raw.size % itemsize(dtype)]
         if dtype == "bool":
-            self.take(raw.size)
+            self._decoded(raw.size)
             return raw != 0  # a bool with other bits than 0 and 1 is undefined in NumPy
         if dtype in _PLAIN:
             native = _PLAIN[dtype]
             if native.newbyteorder(self.order) == native:
                 return raw.view(native)
-            self.take(raw.size)
+            self._decoded(raw.size)
             return raw.view(native.newbyteorder(self.order)).astype(native)
         if dtype == "bfloat16":
-            self.take(2 * raw.size)
+            self._decoded(2 * raw.size)
             bits = raw.view(f"{self.order}u2").astype(np.uint32)
             bits <<= 16
             return bits.view(np.float32)
-        self.take(4 * raw.size)
+        self._decoded(4 * raw.size)
         return _FLOAT8[dtype]()[raw]
+
+    def _decoded(self, nbytes: int) -> None:
+        self.decoded_left -= nbytes
+        if self.decoded_left < 0:
+            raise ValueError("storages are asked for in more dtypes than the tensors of a checkpoint have")
+        self.take(nbytes)
 
     # --- the calls of the pickle -------------------------------------------------------------------------------------
 
@@ -238,8 +251,8 @@ class TensorBuilder:
         A file of a few bytes can announce terabytes that way, so all copies together may take what the file itself
         takes, and a little.
         """
-        self.spare -= nbytes
-        if self.spare < 0:
+        self.copies_left -= nbytes
+        if self.copies_left < 0:
             raise ValueError(f"a tensor that repeats its elements up to {nbytes} bytes, far more than the file has")
         self.take(nbytes)
 
