@@ -260,7 +260,8 @@ class _TorchFile:
         if info.file_size > cap:
             raise self.bad(f"{info.filename} has {info.file_size:,} bytes, more than the {cap:,} that belong there")
         self.file.seek(info.header_offset)
-        signature, flags, method, name_length, extra_length = _LOCAL_HEADER.unpack(self.file.read(_LOCAL_HEADER.size))
+        header = self.file.read(_LOCAL_HEADER.size).ljust(_LOCAL_HEADER.size, b"\0")
+        signature, flags, method, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         name = self.file.read(name_length)
         if signature != b"PK\x03\x04" or method != 0 or flags & 1 or name != info.orig_filename.encode("utf-8"):
             raise self.bad(f"{info.filename}: the header before its data is not that of the directory")

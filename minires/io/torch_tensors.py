@@ -62,9 +62,9 @@ def _float8(exponent_bits: int, bias: int, kind: str) -> np.ndarray:
     values = np.where(bits >= 128, -size, size)
     if kind == "ieee":
         top = exponent == (1 << exponent_bits) - 1
-        values[top] = np.where(mantissa[top] > 0, np.nan, np.copysign(np.inf, values[top]))
+        values[top] = np.copysign(np.where(mantissa[top] > 0, np.nan, np.inf), values[top])
     elif kind == "fn":
-        values[bits & 127 == 127] = np.nan
+        values[127], values[255] = np.nan, -np.nan
     else:
         values[128] = np.nan
     return values.astype(np.float32)
