@@ -1,4 +1,4 @@
-"""minires' own container: nested Python values with tensors in them, saved without pickle. `load` reads torch's too.
+"""minires' own container: nested Python values with tensors in them, saved without pickle. `load` reads others' too.
 
     archive.save({"model": model.state_dict(), "epoch": 3}, "last.ckpt")
     state = archive.load("last.ckpt")
@@ -24,6 +24,7 @@ import io
 import json
 import math
 import os
+import tokenize
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -33,6 +34,8 @@ import numpy as np
 
 from minires.errors import CheckpointError, UnsupportedError
 from minires.io.files import write_atomically
+from minires.io.npz import is_npz, load_npz
+from minires.io.safetensors import is_safetensors, load_file
 from minires.io.sniff import describe_file
 from minires.io.torch_file import as_tensors, is_torch_file, read_torch_file
 from minires.tensor import Tensor
@@ -67,7 +70,8 @@ def save(obj: Any, path: str | os.PathLike[str] | IO[bytes]) -> None:
 
 
 def load(path: str | os.PathLike[str] | IO[bytes], map_location: Any = None, weights_only: bool = True) -> Any:
-    """Read what `save` wrote, or what torch.save did (`minires.io.torch_file` says what becomes of what).
+    """Read what `save` wrote, what torch.save did (`minires.io.torch_file` says what becomes of what), a safetensors
+    file or an .npz: the first bytes say which it is.
 
     Args:
         path: a file name or a readable binary file object.
@@ -81,7 +85,7 @@ def load(path: str | os.PathLike[str] | IO[bytes], map_location: Any = None, wei
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is damaged, cut short, or neither minires' nor torch's; the message says what it is.
+        CheckpointError: the file is damaged, cut short, or of another kind; the message says what it is.
     """
     del weights_only
     if isinstance(path, (str, os.PathLike)):
@@ -202,6 +206,8 @@ class _Reader:
             self.file.seek(0)
             return as_tensors(read_torch_file(self.file))
         self.file.seek(0)
+        if is_safetensors(head):
+            return as_tensors(load_file(self.file))
         if not head.startswith(b"PK"):
             raise self._bad(describe_file(head, size))
         try:
@@ -226,12 +232,16 @@ class _Reader:
             OverflowError,
             NotImplementedError,
             RuntimeError,
+            SyntaxError,
+            tokenize.TokenError,  # NumPy's header reader, of a literal that never closes
         ) as error:
             raise self._bad(f"damaged: {type(error).__name__}: {error}") from error
 
     def _read_zip(self, archive: zipfile.ZipFile, size: int) -> Any:
         members = archive.infolist()
         names = [member.filename for member in members]
+        if TREE not in names and is_npz(names):
+            return as_tensors(load_npz(self.file))
         if TREE not in names:
             raise self._bad(describe_file(b"PK", size, names))
         if len(set(names)) != len(names):

@@ -26,8 +26,6 @@ def describe_file(head: bytes, size: int, members: Sequence[str] = ()) -> str:
         return "empty file (0 bytes): its writing never finished, or the disk was full"
     if any(name.endswith("data.pkl") for name in members):
         return "a file of torch.save (a zip around a pickle); minires.load reads it"
-    if members and all(name.endswith(".npy") for name in members):
-        return "a NumPy .npz file, not a checkpoint; numpy.load reads it"
     if head.startswith(b"PK"):
         return "a zip, but not one that minires wrote (tree.json is missing)"
     if head[:1] == b"\x80" and len(head) > 1 and head[1] <= 5:
@@ -42,8 +40,6 @@ def describe_file(head: bytes, size: int, members: Sequence[str] = ()) -> str:
         return "gzip-compressed; gunzip it first"
     if head.startswith(b"\x89HDF"):
         return "an HDF5 file (Keras?), not a checkpoint of minires"
-    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
-        return "a safetensors file, not a checkpoint of minires"
     if head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
     if head.lstrip()[:1] == b"<":

@@ -271,6 +271,7 @@ def set_tree(value: Any) -> Callable[[dict[str, bytes]], None]:
         (objects, "holds dtype object; only numbers and booleans are read"),
         (lambda m: m.pop("arrays/0.npy"), "damaged: KeyError"),
         (lambda m: m.update({"arrays/0.npy": m["arrays/0.npy"][:-8]}), "too few or too many"),
+        (lambda m: m.update({"arrays/0.npy": b"\x93NUMPY\x01\x00\x08\x00(((((((("}), "damaged: TokenError"),
         (lambda m: m.update({"tree.json": b"{"}), "damaged: JSONDecodeError"),
         (lambda m: m.update({"tree.json": b"[" * 100_000}), "nested too deeply"),
         (lambda m: m.update({"tree.json": b'{"a": 1, "a": 2}'}), "a JSON object has a key twice"),
@@ -283,7 +284,7 @@ def set_tree(value: Any) -> Callable[[dict[str, bytes]], None]:
         (set_tree({"dict": [[{"dict": []}, 1]]}), "damaged: TypeError"),
         (set_tree({"evil": 1}), "an unknown kind of value, 'evil'"),
         (set_tree({"tuple": 1, "dict": []}), "damaged: ValueError"),
-        (lambda m: m.pop("tree.json"), "a NumPy .npz file"),
+        (lambda m: m.update({"tree.jsn": m.pop("tree.json")}), "a zip, but not one that minires wrote"),
     ],
 )
 def test_archive_load_refuses_a_forged_file(change: Callable[[dict[str, bytes]], None], message: str) -> None:
@@ -323,7 +324,7 @@ def test_archive_load_never_unpickles() -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         (b"\x1f\x8b\x08", "gzip-compressed"),
         (b"\x93NUMPY\x01\x00", "a single NumPy array"),
-        ((2).to_bytes(8, "little") + b"{}  ", "a safetensors file"),
+        ((2).to_bytes(8, "little") + b"{}  ", "safetensors: .*bytes that belong to no tensor"),
         (b"\0" * 257 + b"ustar" + b"\0" * 250, "a tar archive"),
         (b"\x89HDF\r\n", "an HDF5 file"),
         (b"hello", "not a checkpoint of minires"),

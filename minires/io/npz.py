@@ -1,0 +1,130 @@
+"""NumPy's .npz: a zip of .npy files, one an array. What `numpy.savez` and `numpy.savez_compressed` write.
+
+    arrays = load_npz("weights.npz")
+
+`numpy.load` would do; this says what is wrong with a file in one kind of error, and takes no memory on a header's word:
+shapes are compared with the bytes that are there, and a compressed member cannot claim more than deflate can give.
+Pickles, which arrays of dtype object are, stay closed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tokenize
+import warnings
+import zipfile
+import zlib
+from typing import IO
+
+import numpy as np
+
+from minires.errors import CheckpointError
+
+__all__ = ["is_npz", "load_npz"]
+
+MAX_DEFLATE = 1032  # bytes that one byte of a deflated stream can stand for
+_READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def is_npz(members: list[str]) -> bool:
+    """Whether a zip with these members looks like one."""
+    return bool(members) and all(name.endswith(".npy") for name in members)
+
+
+def load_npz(path: str | os.PathLike[str] | IO[bytes]) -> dict[str, np.ndarray]:
+    """Read all arrays of a file.
+
+    Args:
+        path: a file name, or a readable and seekable binary file object.
+
+    Returns:
+        Name (without .npy) to array: writable, of its own memory, in the machine's byte order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is damaged, forged or no .npz, or it holds something other than numbers and booleans.
+    """
+    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else str(getattr(path, "name", "<file object>"))
+    where = f"npz: {name}"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read(archive, where)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"npz: there is no file {name}") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{where}: it is a folder, not a file") from None
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"{where}: cut short, damaged or no zip ({error}); use another copy") from None
+    except MemoryError:
+        raise CheckpointError(f"{where}: there is not enough memory for its arrays") from None
+    # What zipfile, zlib and NumPy's header reader raise for bytes that nobody wrote so.
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        EOFError,
+        OverflowError,
+        SyntaxError,
+        tokenize.TokenError,
+        NotImplementedError,
+        RecursionError,
+        zlib.error,
+    ) as error:
+        raise CheckpointError(f"{where}: damaged: {type(error).__name__}: {error}") from None
+    except RuntimeError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{where}: {error}") from None  # zipfile's word for an encrypted member
+
+
+def _read(archive: zipfile.ZipFile, where: str) -> dict[str, np.ndarray]:
+    members = archive.infolist()
+    if not is_npz([member.filename for member in members]):
+        raise CheckpointError(f"{where}: a zip, but not of .npy files alone")
+    arrays: dict[str, np.ndarray] = {}
+    for member in members:
+        key = member.filename.removesuffix(".npy")
+        if key in arrays:
+            raise CheckpointError(f"{where}: two members have the name {key!r}")
+        # No more than the file can hold: bounds the memory that its claims can ask for.
+        ratio = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MAX_DEFLATE}.get(member.compress_type)
+        if ratio is None:
+            raise CheckpointError(f"{where}: {key!r} is packed by another method than deflate")
+        if member.file_size > member.compress_size * ratio:
+            raise CheckpointError(f"{where}: damaged: {key!r} claims more bytes than its place in the file can hold")
+        arrays[key] = _read_array(archive, member, f"{where}: {key!r}")
+    return arrays
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> np.ndarray:
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _READ_HEADER:
+            raise CheckpointError(f"{where}: version {version} of the .npy format, which is for names of fields")
+        with warnings.catch_warnings():  # files that Python 2 wrote are read as well as others
+            warnings.filterwarnings("ignore", "Reading `.npy` or `.npz` file required additional header parsing")
+            shape, fortran, dtype = _READ_HEADER[version](file)
+        if dtype.hasobject:
+            raise CheckpointError(
+                f"{where} holds Python objects, which are a pickle: a program, and never opened; save plain arrays"
+            )
+        if dtype.kind not in "biufc":
+            raise CheckpointError(f"{where} holds dtype {dtype}; only numbers and booleans are read")
+        count = math.prod(shape) * dtype.itemsize
+        left = member.file_size - file.tell()
+        if count != left or any(size < 0 for size in shape):
+            raise CheckpointError(f"{where}: damaged: shape {shape} takes {count} bytes, {left} are there")
+        flat = np.empty(math.prod(shape), dtype)
+        if count:
+            view, done = flat.view(np.uint8).data, 0
+            while done < count:
+                got = file.readinto(view[done:])  # type: ignore[attr-defined]
+                if not got:
+                    raise CheckpointError(f"{where}: cut short")
+                done += got
+        if file.read(1):  # reads to the end: only then has zipfile compared the CRC
+            raise CheckpointError(f"{where}: damaged: bytes follow the array")
+    array = flat.reshape(shape, order="F" if fortran else "C")
+    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
