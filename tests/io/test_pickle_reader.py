@@ -384,6 +384,22 @@ def test_reader_counts_no_array_elements_as_nesting(monkeypatch: pytest.MonkeyPa
     assert back.size == 100_000
 
 
+def test_reader_counts_entries_of_the_memo(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = P + b"N" + b"\x94" * 200 + b"."
+    assert read(content) is None
+    monkeypatch.setattr(pickle_reader, "MAX_MEMORY", 10_000)
+    with pytest.raises(CheckpointError, match="its nesting needs more than 10,000 bytes"):
+        read(content)
+
+
+def test_reader_measures_depth_through_shared_parts() -> None:
+    """What was found shallow at its first place may hang deep at its second."""
+    tower = P + b"(" + b")" + b"\x85" * 59 + b"q\0" + b"h\0" + b"\x85" * 30 + b"t."
+    assert len(read(tower)) == 2
+    with pytest.raises(CheckpointError, match="nested deeper than 100 levels"):
+        read(tower.replace(b"h\0", b"h\0" + b"\x85" * 30))
+
+
 def test_reader_survives_every_flipped_byte(tmp_path: Path) -> None:
     """Any byte, any of three changes: a tree or one CheckpointError; nothing else, and nothing runs."""
     tree = [

@@ -376,6 +376,24 @@ def flagged(content: bytes) -> bytes:
     return content[:place] + b"\x01" + content[place + 1 :]
 
 
+def locally_flagged(content: bytes) -> bytes:
+    """The bit "encrypted" in the header before the pickle alone."""
+    assert content[30:].startswith(b"archive/data.pkl")
+    return content[:6] + bytes([content[6] | 1]) + content[7:]
+
+
+def over_the_end(content: bytes) -> bytes:
+    """data/0 claims, in the directory and in the pickle, to go on through the directory and one byte further."""
+    members = members_of(content)
+    pkl = members["archive/data.pkl"].replace(b"FloatStorage", b"ByteStorage")
+    for _ in range(2):  # the first round shows how long the directory is
+        file = zipped({"archive/data.pkl": pkl, "archive/data/0": b"\0" * 40})
+        size = 40 + len(file) - file.index(b"PK\x01\x02") + 1
+        pkl = pkl.replace(b"K\nt", b"M" + size.to_bytes(2, "little") + b"t")
+    place = file.rindex(b"archive/data/0") - 46 + 20
+    return file[:place] + 2 * size.to_bytes(4, "little") + file[place + 8 :]
+
+
 def far_away(content: bytes) -> bytes:
     """The directory says that data/0 begins behind the end of the file's data."""
     place = content.rindex(b"archive/data/0") - 4
@@ -399,6 +417,8 @@ FORGERIES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "bomb": (lambda c: zipped(members_of(c) | {"archive/x": b"\0" * 10**7}, zipfile.ZIP_DEFLATED), "is compressed"),
     "duplicate": (duplicate, "two members have the name 'archive/data/0'"),
     "encrypted": (flagged, "is encrypted"),
+    "encrypted locally": (locally_flagged, "is not that of the directory"),
+    "over the end": (over_the_end, "archive/data/0 reaches over the end of the file"),
     "parent": (lambda c: zipped(members_of(c) | {"archive/../x": b""}), "is not a plain name"),
     "absolute": (lambda c: zipped(members_of(c) | {"/etc/x": b""}), "is not a plain name"),
     "backslash": (lambda c: zipped(members_of(c) | {"archive\\x": b""}), "is not a plain name"),
@@ -530,6 +550,18 @@ def test_read_torch_file_refuses_lies_about_storages() -> None:
         assert content.count(old) == 1
         with pytest.raises(CheckpointError, match=message):
             read(changed(saved(torch.arange(10.0)), **{"data.pkl": content.replace(old, new)}))
+
+
+def test_read_torch_file_refuses_one_storage_in_two_sizes() -> None:
+    content = saved([torch.arange(10.0), torch.arange(3.0)])
+    pkl = members_of(content)["archive/data.pkl"].replace(b"X\1\0\0\0001", b"X\1\0\0\0000")
+    with pytest.raises(CheckpointError, match="storage '0' has 40 bytes, the pickle says 12"):
+        read(changed(content, **{"data.pkl": pkl}))
+
+
+def test_read_torch_file_makes_bools_of_any_bytes() -> None:
+    back = read(changed(saved(torch.tensor([True, False, True])), data_0=b"\x02\0\xff"))
+    assert back.view(np.uint8).tolist() == [1, 0, 1]
 
 
 def test_read_torch_file_refuses_one_storage_in_ever_more_dtypes() -> None:
