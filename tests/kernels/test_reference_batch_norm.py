@@ -124,7 +124,8 @@ def test_batch_norm_train_backward_is_accurate_where_the_mean_dwarfs_the_spread(
     x = (1e4 + 0.01 * random.standard_normal((64, 2, 8, 8))).astype(np.float32)
     wide = x.astype(np.float64)
     _, mean, var = batch_norm_train(wide, None, None, 1e-12)
-    grad_y = (wide - mean.reshape(2, 1, 1)) * 100 + 0.1 * random.standard_normal(x.shape)
+    # The 1 gives grad_y a sum, without which an error in the mean would not show in grad_weight.
+    grad_y = (wide - mean.reshape(2, 1, 1)) * 100 + 1 + 0.1 * random.standard_normal(x.shape)
     for got, wanted in zip(
         batch_norm_train_backward(grad_y.astype(np.float32), x, None, mean, var, 1e-12),
         batch_norm_train_backward(grad_y, wide, None, mean, var, 1e-12),
