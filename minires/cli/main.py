@@ -21,7 +21,15 @@ from collections.abc import Sequence
 
 from minires.cli import data, doctor, evaluate, predict, run_torch, summary, train
 from minires.cli.output import FirstLineHelp
-from minires.errors import ArgumentError, CheckpointError, ConfigError, DataError, MiniresError, UnknownNameError
+from minires.errors import (
+    ArgumentError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    MiniresError,
+    UnknownNameError,
+)
 
 __all__ = ["main"]
 
@@ -114,7 +122,7 @@ def _exit_code(error: Exception) -> int:
 
     if isinstance(error, LossNotFiniteError):
         return 4
-    if isinstance(error, (ConfigError, UnknownNameError, ArgumentError)):
+    if isinstance(error, (ConfigError, UnknownNameError, ArgumentError, DeviceError)):
         return 2
     if isinstance(error, (DataError, CheckpointError, StateDictError, OSError)):
         return 3

@@ -43,7 +43,6 @@ class Conversions:
 
         Raises:
             DTypeError: the dtype is not a floating one.
-            UnsupportedError: `memory_format`; layout is private to a kernel set here.
         """
         device, dtype = _parse_to(args, kwargs)
         if dtype is not None and not dtype.is_floating_point:
@@ -84,10 +83,7 @@ def _parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     """(device or None, dtype or None) from the many forms of `to`."""
     known = dict(kwargs)
     known.pop("non_blocking", None)  # a copy here is always complete when the call returns
-    if known.pop("memory_format", None) is not None:
-        raise UnsupportedError(
-            "Module.to: memory_format is not supported; leave it out, each kernel set chooses its own layout"
-        )
+    known.pop("memory_format", None)  # how values lie in memory is each kernel set's private matter; none of them changes
     device, dtype, tensor = known.pop("device", None), known.pop("dtype", None), known.pop("tensor", None)
     if known:
         raise UnsupportedError(f"Module.to: unknown argument {next(iter(known))!r}; it takes device, dtype or tensor")

@@ -297,3 +297,8 @@ def test_doctor_says_how_to_install_what_is_missing(
     text = capsys.readouterr().out
     assert "pip install matplotlib, for curves.png" in text
     assert "pip install rich, for live progress bars and tables" in text
+
+
+def test_a_device_without_kernels_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--device", "cuda"]) == 2
+    assert "cuda has no kernel set in this version" in capsys.readouterr().err
