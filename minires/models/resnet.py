@@ -15,6 +15,7 @@ Hu et al., Squeeze-and-excitation networks, CVPR 2018 (arXiv:1709.01507).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from minires import nn
@@ -189,9 +190,12 @@ class ResNet(nn.Module):
         small_input: for images of 28 or 32 pixels: conv1 3x3 stride 1, no max-pool; layer1 sees the full size.
         stride_on_1x1: the paper's first form of the bottleneck.
         zero_init_residual: begin with the last batch norm of each block at 0, every block an identity.
-        deep_stem: ResNet-D, three 3x3 convolutions (32, 32, 64 wide) in place of the 7x7; keys conv1.0, .1, .3, .4, .6.
+        deep_stem: ResNet-D, three 3x3 convolutions in place of the 7x7; keys conv1.0, .1, .3, .4, .6. True is (32, 32):
+            the widths of the first two (timm's `t` variants: (24, 32)); the third gives stem_width.
         avg_pool_shortcut: ResNet-D, see `projection`.
         squeeze_excitation: see SqueezeExcitation.
+        stem_width: channels that the stem gives.
+        widths: of the four stages; bottlenecks give four times as many.
         plain: the twin without shortcuts (and their convolutions).
     Shapes: input (N, in_channels, H, W), output (N, num_classes).
     Raises:
@@ -210,32 +214,38 @@ class ResNet(nn.Module):
         small_input: bool = False,
         stride_on_1x1: bool = False,
         zero_init_residual: bool = False,
-        deep_stem: bool = False,
+        deep_stem: bool | tuple[int, int] = False,
         avg_pool_shortcut: bool = False,
         squeeze_excitation: bool = False,
+        stem_width: int = 64,
+        widths: Sequence[int] = (64, 128, 256, 512),
         plain: bool = False,
     ) -> None:
         super().__init__()
-        check_sizes("ResNet", num_classes=num_classes, in_channels=in_channels, groups=groups)
+        sizes = {"num_classes": num_classes, "in_channels": in_channels, "groups": groups, "stem_width": stem_width}
+        check_sizes("ResNet", **sizes)
+        if len(layers) != 4 or len(widths) != 4:
+            raise ArgumentError(f"ResNet: layers and widths must have four entries, got {layers} and {widths}")
         if plain and (zero_init_residual or avg_pool_shortcut):
             raise ArgumentError("ResNet: plain has no shortcuts: leave zero_init_residual and avg_pool_shortcut out")
         stem_stride = 1 if small_input else 2
         self.conv1: nn.Module
         if deep_stem:
+            first, second = deep_stem if isinstance(deep_stem, tuple) else (32, 32)
             self.conv1 = nn.Sequential(
-                conv3x3(in_channels, 32, stem_stride),
-                nn.BatchNorm2d(32),
+                conv3x3(in_channels, first, stem_stride),
+                nn.BatchNorm2d(first),
                 nn.ReLU(),
-                conv3x3(32, 32),
-                nn.BatchNorm2d(32),
+                conv3x3(first, second),
+                nn.BatchNorm2d(second),
                 nn.ReLU(),
-                conv3x3(32, 64),
+                conv3x3(second, stem_width),
             )
         elif small_input:
-            self.conv1 = conv3x3(in_channels, 64)
+            self.conv1 = conv3x3(in_channels, stem_width)
         else:
-            self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+            self.conv1 = nn.Conv2d(in_channels, stem_width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem_width)
         self.maxpool: nn.Module = nn.Identity() if small_input else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
         block_options: dict[str, Any] = {
@@ -245,9 +255,8 @@ class ResNet(nn.Module):
             "stride_on_1x1": stride_on_1x1,
             "plain": plain,
         }
-        c_in = 64
-        for stage, blocks in enumerate(layers):
-            width = 64 * 2**stage
+        c_in = stem_width
+        for stage, (blocks, width) in enumerate(zip(layers, widths, strict=True)):
             c_out = width * block.expansion
             stage_blocks = []
             for i in range(blocks):

@@ -192,3 +192,12 @@ def test_preact_bottleneck_refuses_dropout():
 
     with pytest.raises(ArgumentError, match=r"PreActBottleneck: has no dropout, got dropout = 0.5"):
         PreActBottleneck(16, 16, dropout=0.5)
+
+
+def test_resnet_has_four_stages() -> None:
+    from minires.models import BasicBlock, ResNet
+
+    with pytest.raises(ArgumentError, match=r"ResNet: layers and widths must have four entries, got \[1, 1, 1\]"):
+        ResNet(BasicBlock, [1, 1, 1])
+    with pytest.raises(ArgumentError, match=r"four entries, got \[1, 1, 1, 1\] and \(64, 128\)"):
+        ResNet(BasicBlock, [1, 1, 1, 1], widths=(64, 128))
