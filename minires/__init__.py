@@ -87,7 +87,13 @@ int = int32
 bool = bool_
 
 _LAZY = ("cli", "compat", "data", "io", "kernels", "lab", "models", "nn", "optim", "train", "utils", "viz")
-_LAZY_NAMES = {"as_torch": "minires.compat", "save": "minires.io.archive", "load": "minires.io.archive"}
+_LAZY_NAMES = {
+    "as_torch": "minires.compat",
+    "save": "minires.io.archive",
+    "load": "minires.io.archive",
+    "load_model": "minires.io.load_model",
+    "load_state_dict_file": "minires.io.load_model",
+}
 
 
 def __getattr__(name: str) -> Any:
