@@ -97,8 +97,8 @@ def interpolate(
         bilinear    y[r] = (1 - t) x[i0] + t x[i0 + 1],  i0 + t = (r + 1/2) scale_h - 1/2, in rows and in columns
 
     scale_h is H / H_out, or 1 / scale_factor where a factor is given (H_out = floor(H scale_factor) may round; with
-    `recompute_scale_factor` it is H / H_out again), and 1 wherever H_out = H. With `align_corners` i0 + t = r (H - 1) /
-    (H_out - 1).
+    `recompute_scale_factor` it is H / H_out again), and 1 wherever H_out = H, and for 'nearest' 1/2 wherever H_out = 2 H. With
+    `align_corners` i0 + t = r (H - 1) / (H_out - 1).
 
     Args:
         input: (N, C, H, W), floating.
@@ -162,8 +162,8 @@ def interpolate(
         w=w,
         h_out=h_out,
         w_out=w_out,
-        scale_h=_scale(h, h_out, factors and factors[0], aligned),
-        scale_w=_scale(w, w_out, factors and factors[1], aligned),
+        scale_h=_scale(mode, h, h_out, factors and factors[0], aligned),
+        scale_w=_scale(mode, w, w_out, factors and factors[1], aligned),
         align_corners=aligned,
     )
     return apply(_OPS[mode], input, geometry=geometry)
@@ -179,8 +179,10 @@ def _factors(op: str, scale_factor: Any) -> tuple[float, float]:
     return float(values[0]), float(values[1])
 
 
-def _scale(size: int, size_out: int, factor: float | None, align_corners: bool) -> float:
+def _scale(mode: str, size: int, size_out: int, factor: float | None, align_corners: bool) -> float:
     """Pixels of the input a pixel of the output, in one dimension."""
+    if mode == "nearest" and size_out == 2 * size:  # torch doubles each pixel, also where the factor is only near 2
+        return 0.5
     if size == size_out:  # torch copies a dimension that a factor near 1 leaves as long as it was
         return 1.0
     if align_corners:

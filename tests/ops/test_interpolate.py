@@ -92,6 +92,15 @@ def test_interpolate_copies_a_dimension_whose_size_stays():
         np.testing.assert_array_equal(y.numpy()[..., 0], x[..., 0])
 
 
+@pytest.mark.parametrize("factor", [2, 2.125, 2.2, (2.24, 2.01)])
+def test_interpolate_nearest_doubles_each_pixel_where_the_size_doubles(factor):
+    """floor(4 * 2.125) = 8: torch repeats each pixel twice, and does not step by 1 / 2.125."""
+    x = values((1, 1, 4, 4))
+    y = interpolate(minires.tensor(x), scale_factor=factor)
+    np.testing.assert_array_equal(y.numpy(), F.interpolate(torch.tensor(x), scale_factor=factor).numpy())
+    np.testing.assert_array_equal(y.numpy()[..., 0], np.repeat(x[..., 0], 2, axis=2))
+
+
 def test_interpolate_nan_stays_where_it_is_seen():
     x = values((1, 1, 5, 5))
     x[0, 0, 0, 0] = np.nan
