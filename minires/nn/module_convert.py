@@ -83,7 +83,9 @@ def _parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     """(device or None, dtype or None) from the many forms of `to`."""
     known = dict(kwargs)
     known.pop("non_blocking", None)  # a copy here is always complete when the call returns
-    known.pop("memory_format", None)  # how values lie in memory is each kernel set's private matter; none of them changes
+    known.pop(
+        "memory_format", None
+    )  # how values lie in memory is each kernel set's private matter; none of them changes
     device, dtype, tensor = known.pop("device", None), known.pop("dtype", None), known.pop("tensor", None)
     if known:
         raise UnsupportedError(f"Module.to: unknown argument {next(iter(known))!r}; it takes device, dtype or tensor")

@@ -139,9 +139,13 @@ def test_no_operation_is_left_out(recorder: None) -> None:
     for call, arrays in CALLS.values():  # also when this test runs alone, or in another process than the others
         inputs = tuple(minires.tensor(a, requires_grad=True) for a in arrays)
         result = call(*inputs)
-        weight = minires.ones_like(result).requires_grad_()  # makes the first backward pass a function of the gradient too
+        weight = minires.ones_like(
+            result
+        ).requires_grad_()  # makes the first backward pass a function of the gradient too
         first = minires.autograd.grad((result * weight).sum(), inputs, create_graph=True)
-        minires.autograd.grad(sum((g * g).sum() for g in first), [*inputs, weight], create_graph=True, allow_unused=True)
+        minires.autograd.grad(
+            sum((g * g).sum() for g in first), [*inputs, weight], create_graph=True, allow_unused=True
+        )
     missing = set(all_ops()) - reached - WITHOUT_DERIVATIVE
     missing = {name for name in missing if not _is_comparison(all_ops()[name])}
     assert not missing, f"no entry of CALLS reaches {sorted(missing)}"
