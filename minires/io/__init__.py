@@ -1,8 +1,8 @@
 """Weights in, weights out, with NumPy alone.
 
-    files                    written whole or not at all
-    archive                  minires' own container for nested values; `load`, which reads the others too
-    safetensors npz          readers (and a writer)
-    torch_file               .pth, over pickle_reader, pickle_values, torch_tensors
-    load_model               a network from a file or folder of another library, over names, structure, architectures
+files                    written whole or not at all
+archive                  minires' own container for nested values; `load`, which reads the others too
+safetensors npz          readers (and a writer)
+torch_file               .pth, over pickle_reader, pickle_values, torch_tensors
+load_model               a network from a file or folder of another library, over names, structure, architectures
 """

@@ -40,7 +40,6 @@ __all__ = ["SafetensorsFile", "TensorInfo", "is_safetensors", "load_file", "save
 
 MAX_HEADER = 100_000_000
 METADATA = "__metadata__"
-MAX_RANK = 64  # NumPy's
 
 # Names of the format and what NumPy calls them, in the order in which the official writer sorts its tensors (last first).
 _NUMPY = {
@@ -67,7 +66,7 @@ _DTYPES = {name: np.dtype(kind).newbyteorder("<") for name, kind in {**_NUMPY, *
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\r\n]+")
 # Of a header without its strings and spaces: what no true header has. Lists or objects inside lists; a third level of
-# objects; a shape of more than 64 dimensions.
+# objects; a shape of more than 64 dimensions, which is what NumPy has.
 _TOO_DEEP = re.compile(rb"(?<!:)[\[{]|\{[^{}]*\{|\[(?:[^\[\],]*,){64}")
 
 
@@ -273,8 +272,8 @@ def _check_info(name: str, entry: Any) -> TensorInfo:
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         shown = repr(dtype)[:80]
         raise ValueError(f"tensor {short!r} has dtype {shown}; minires reads {', '.join(_DTYPES)}")
-    if not _are_sizes(shape) or len(shape) > MAX_RANK:
-        raise ValueError(f"tensor {short!r}: shape must be at most {MAX_RANK} integers from 0 to 2^63 - 1")
+    if not _are_sizes(shape):
+        raise ValueError(f"tensor {short!r}: shape must be integers from 0 to 2^63 - 1")
     if not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"tensor {short!r}: data_offsets must be two integers from 0 to 2^63 - 1")
     count = math.prod(shape) * _DTYPES[dtype].itemsize  # Python's integers do not overflow

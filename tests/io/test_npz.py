@@ -109,6 +109,13 @@ def test_load_npz_refuses_a_forged_file(change: Callable[[dict[str, bytes]], Non
         load_bytes(rebuilt(change))
 
 
+def test_load_npz_reads_fortran_order() -> None:
+    array = np.asfortranarray(np.arange(24.0).reshape(2, 3, 4))
+    content = saved({"a": array})
+    assert b"'fortran_order': True" in content
+    np.testing.assert_array_equal(load_bytes(content)["a"], array)
+
+
 def test_load_npz_reads_a_header_of_python_2() -> None:
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (100L,), }".ljust(117) + b"\n"
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + np.arange(100.0).tobytes()
@@ -127,6 +134,15 @@ def test_load_npz_refuses_two_members_of_one_name() -> None:
 def test_load_npz_refuses_other_methods_of_packing() -> None:
     with pytest.raises(CheckpointError, match="'w' is packed by another method than deflate"):
         load_bytes(rebuilt(lambda members: None, zipfile.ZIP_BZIP2))
+
+
+def test_load_npz_refuses_an_encrypted_member_and_a_later_zip() -> None:
+    for place, value, message in ((6, 1, "password required"), (4, 99, "zip file version 9.9")):
+        content = bytearray(saved({"w": np.ones(3)}))
+        directory = content.index(b"PK\x01\x02")
+        content[place] = content[directory + place + 2] = value
+        with pytest.raises(CheckpointError, match=f"npz: <file object>: .*{message}"):
+            load_bytes(bytes(content))
 
 
 def test_load_npz_refuses_a_size_that_its_bytes_cannot_give() -> None:
