@@ -284,6 +284,10 @@ def test_load_model_refuses_what_is_known_to_be_something_else(tmp_path: Path, n
         (timm_config("resnet18", model_args={"output_stride": 8}), "builds resnet18 with output_stride = 8"),
         (timm_config("resnet18", global_pool="max"), "builds resnet18 with global_pool = 'max'"),
         (huggingface_config(layer_type="basic", hidden_sizes=FOUR, depths=[2, 2, 2, 3]), "layers is"),
+        (
+            huggingface_config(layer_type="basic", hidden_sizes=[64, 128, 256, 500], depths=[2, 2, 2, 2]),
+            r"widths is \(64, 128, 256, 512\), expected \(64, 128, 256, 500\)",
+        ),
         (huggingface_config(hidden_act="gelu"), "has hidden_act 'gelu'; minires' networks have relu"),
         (huggingface_config(downsample_in_first_stage=True), "has downsample_in_first_stage"),
         (huggingface_config(layer_type="wide"), "has layer_type 'wide'; it is basic or bottleneck"),
@@ -299,6 +303,15 @@ def test_load_model_refuses_a_configuration_of_another_network(
     path = folder(tmp_path / "m", resnet18(), config)
     with pytest.raises(CheckpointError, match=message):
         minires.load_model(path)
+
+
+def test_load_model_wide_networks_are_told_from_others(tmp_path: Path, quiet: None) -> None:
+    """Their names say a width that the usual ones do not have; with it, they load."""
+    judge = twin([3, 4, 6, 3], bottleneck=True, base_width=128)
+    path = folder(tmp_path / "m", named(judge), {})
+    with pytest.raises(CheckpointError, match="width_per_group is 128, expected 64"):
+        minires.load_model(path, model="resnet50")
+    assert_same_logits(minires.load_model(path, model="wide_resnet50_2"), judge)
 
 
 def test_load_model_caller_and_configuration_must_agree(tmp_path: Path, quiet: None) -> None:
