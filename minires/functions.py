@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from minires.autograd import checkpoint  # noqa: F401  # kept beside the functions that build graphs
 from minires.ops.activation import relu, sigmoid, tanh
 from minires.ops.arithmetic import (
     add,
