@@ -1,6 +1,6 @@
 """The kernel sets: whole operations on plain arrays, without autograd.
 
-    interface.py   what a set must offer, each operation with its loop nest
+    interface/     what a set must offer, each operation with its loop nest
     geometry.py    the sizes of a convolution, a pooling, an interpolation; the one legend of size names
     reference/     plain NumPy: the textbook, and the oracle of the other sets
 

@@ -1,0 +1,164 @@
+"""Batch, layer and group normalisation. The rules stand in __init__.py."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from minires.kernels.interface.arrays import Array
+
+
+class BatchNorm(Protocol):
+    """Batch normalisation of x (n, c, *), any rank from 2 on; count = n * (product of the sizes behind c).
+
+    The statistics are float64 whatever x is: they are c numbers, and in float32 a mean far larger than the spread would
+    spoil every value.
+    """
+
+    def batch_norm_train(
+        self, x: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """Normalise each channel with the statistics of the batch.
+
+            for ch:
+                mean[ch] = sum over b, i of x[b, ch, i] / count
+                var[ch] = sum over b, i of (x[b, ch, i] - mean[ch])^2 / count    # biased; about the mean: two passes
+                for b, i: y[b, ch, i] = (x[b, ch, i] - mean[ch]) / sqrt(var[ch] + eps) * weight[ch] + bias[ch]
+
+        Args:
+            x: (n, c, *).
+            weight, bias: (c,) or None (1 and 0).
+
+        Returns:
+            y: (n, c, *).
+            mean, var: (c,) float64; zeros where count = 0.
+
+        Source: Ioffe and Szegedy 2015, algorithm 1.
+        """
+        ...
+
+    def batch_norm_train_backward(
+        self, grad_y: Array, x: Array, weight: Array | None, mean: Array, var: Array, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """The adjoint of batch_norm_train. mean and var depend on x, which gives the two subtracted means.
+
+            for ch:  inv_std = 1 / sqrt(var[ch] + eps);  x_hat[b, i] = (x[b, ch, i] - mean[ch]) * inv_std
+                grad_bias[ch] = sum over b, i of grad_y[b, ch, i]
+                grad_weight[ch] = sum over b, i of grad_y[b, ch, i] * x_hat[b, i]
+                for b, i: grad_x[b, ch, i] = weight[ch] * inv_std
+                              * (grad_y[b, ch, i] - grad_bias[ch] / count - x_hat[b, i] * grad_weight[ch] / count)
+
+        Args:
+            grad_y, x: (n, c, *).
+            weight: (c,) or None (1).
+            mean, var: (c,) float64, of batch_norm_train.
+
+        Returns:
+            grad_x: (n, c, *).
+            grad_weight, grad_bias: (c,) of x's dtype, also where weight is None.
+        """
+        ...
+
+    def batch_norm_eval(
+        self, x: Array, weight: Array | None, bias: Array | None, mean: Array, var: Array, eps: float
+    ) -> Array:
+        """Normalise with given statistics: evaluation, and training with frozen statistics.
+
+            for b, ch, i: y[b, ch, i] = (x[b, ch, i] - mean[ch]) / sqrt(var[ch] + eps) * weight[ch] + bias[ch]
+
+        Args:
+            x: (n, c, *).
+            weight, bias: (c,) or None.
+            mean, var: (c,), constants.
+
+        Returns:
+            y: (n, c, *).
+        """
+        ...
+
+    def batch_norm_eval_backward(
+        self, grad_y: Array, x: Array, weight: Array | None, mean: Array, var: Array, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """The adjoint of batch_norm_eval: y is linear in x, for the statistics stand still.
+
+            for ch:
+                for b, i: grad_x[b, ch, i] = grad_y[b, ch, i] * weight[ch] / sqrt(var[ch] + eps)
+                grad_weight[ch] = sum over b, i of grad_y[b, ch, i] * (x[b, ch, i] - mean[ch]) / sqrt(var[ch] + eps)
+                grad_bias[ch] = sum over b, i of grad_y[b, ch, i]
+
+        Args and Returns: as batch_norm_train_backward.
+        """
+        ...
+
+
+class RowNorm(Protocol):
+    """Layer and group normalisation. Both normalise rows: m of them over the last dimensions, or n * num_groups of
+    c / num_groups channels each.
+    """
+
+    def layer_norm_forward(
+        self, x: Array, normalized_ndim: int, weight: Array | None, bias: Array | None, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """Normalise over the last normalized_ndim dimensions.
+
+            for row in (leading positions):
+                mean[row], var[row] = mean and biased variance of x[row, :]
+                for j: y[row, j] = (x[row, j] - mean[row]) / sqrt(var[row] + eps) * weight[j] + bias[j]
+
+        Args:
+            x: (*, normalized shape).
+            weight, bias: (normalized shape) or None.
+
+        Returns:
+            y: as x.
+            mean, var: (m,) float64.
+
+        Source: Ba, Kiros and Hinton 2016, equations 3 and 4.
+        """
+        ...
+
+    def layer_norm_backward(
+        self, grad_y: Array, x: Array, normalized_ndim: int, weight: Array | None, mean: Array, var: Array, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """The adjoint of layer_norm_forward.
+
+            for row:  x_hat[j] = (x[row, j] - mean[row]) * inv_std;  g[j] = grad_y[row, j] * weight[j]
+                for j: grad_x[row, j] = inv_std * (g[j] - mean of g - x_hat[j] * mean of (g * x_hat))
+                       grad_weight[j] += grad_y[row, j] * x_hat[j];  grad_bias[j] += grad_y[row, j]
+
+        Returns:
+            grad_x: as x.
+            grad_weight, grad_bias: (normalized shape), also where weight is None.
+        """
+        ...
+
+    def group_norm_forward(
+        self, x: Array, num_groups: int, weight: Array | None, bias: Array | None, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """Normalise each sample's groups of c / num_groups neighbouring channels.
+
+            for b, group:
+                mean, var = mean and biased variance of x[b, channels of group, :]
+                for ch in group, i: y[b, ch, i] = (x[b, ch, i] - mean) / sqrt(var + eps) * weight[ch] + bias[ch]
+
+        Args:
+            x: (n, c, *).
+            weight, bias: (c,) or None.
+
+        Returns:
+            y: as x.
+            mean, var: (n * num_groups,) float64.
+
+        Source: Wu and He 2018, equation 7.
+        """
+        ...
+
+    def group_norm_backward(
+        self, grad_y: Array, x: Array, num_groups: int, weight: Array | None, mean: Array, var: Array, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """The adjoint of group_norm_forward: layer_norm_backward's nest over the groups, weight and bias per channel.
+
+        Returns:
+            grad_x: as x.
+            grad_weight, grad_bias: (c,), also where weight is None.
+        """
+        ...
