@@ -33,6 +33,7 @@ class BatchNormTrain(Op):
     """
 
     name = "batch_norm"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, eps: float) -> Any:
@@ -54,6 +55,7 @@ class BatchNormTrainBackward(Op):
     """grad_x, grad_weight, grad_bias of BatchNormTrain, by one kernel; its own derivative is in `normalization`."""
 
     name = "batch_norm_backward"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, grad_y: Any, x: Any, weight: Any, mean: Any, var: Any, eps: float) -> Any:
@@ -77,6 +79,7 @@ class BatchNormEval(Op):
     """
 
     name = "batch_norm_eval"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float) -> Any:
@@ -99,6 +102,7 @@ class BatchNormEvalBackward(Op):
     """
 
     name = "batch_norm_eval_backward"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, grad_y: Any, x: Any, weight: Any, mean: Any, var: Any, eps: float) -> Any:

@@ -23,6 +23,7 @@ class ResidualReLU(Op):
     """y = max(input + shortcut, 0);  dL/dinput = dL/dshortcut = dL/dy where y > 0, 0 elsewhere. Saves: y."""
 
     name = "residual_relu"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, shortcut: Any) -> Any:
@@ -41,6 +42,7 @@ class ResidualReLUBackward(Op):
     """v = g where not (y <= 0), else 0; linear in g, its own adjoint."""
 
     name = "residual_relu_backward"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, grad_y: Any, y: Any) -> Any:
