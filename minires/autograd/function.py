@@ -24,6 +24,10 @@ from minires.errors import ArgumentError, DTypeError, GradError, ShapeError, Uns
 
 _told: set[tuple[str, str]] = set()  # MINIRES_DEBUG=1 says each choice once
 
+# Who listens to the gate: objects with `applied(op, args, options, outputs)`, called after each operation, and
+# `written(target, value)`, called after `value` was written into `target`'s memory.
+listeners: list[Any] = []
+
 
 class Op:
     """A differentiable operation: its forward on arrays, its backward on tensors, side by side.
@@ -87,6 +91,8 @@ def apply(op: type[Op], *args: Any, **options: Any) -> Any:
     results = result if isinstance(result, tuple) else (result,)
     outputs = _wrap(ctx, args, results)
     ctx.keep(args, arrays, results, outputs)
+    for listener in listeners:
+        listener.applied(op, args, options, outputs)
     return tuple(outputs) if isinstance(result, tuple) else outputs[0]
 
 
@@ -161,6 +167,8 @@ def run_inplace(name: str, function: Callable[..., Any], target: Variable, *rest
         saved.survive_write(target)
     if out.array is not target.array:
         target.array[...] = out.array
+    for listener in listeners:
+        listener.written(target, out)
     target.writes.count += 1
     if out.grad_fn is not None:
         for saved in out.grad_fn.saved or ():
