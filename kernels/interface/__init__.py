@@ -17,7 +17,7 @@ from typing import Protocol
 
 from minires.kernels.interface.activation import Activation, Classification
 from minires.kernels.interface.arrays import Array
-from minires.kernels.interface.normalization import BatchNorm, RowNorm
+from minires.kernels.interface.normalization import BatchNorm, BatchNormReLU, RowNorm
 from minires.kernels.interface.spatial import Convolution, Interpolation, Pooling
 
 __all__ = ["Array", "KernelSet"]
@@ -28,6 +28,7 @@ class KernelSet(
     Pooling,
     Interpolation,
     BatchNorm,
+    BatchNormReLU,
     RowNorm,
     Activation,
     Classification,

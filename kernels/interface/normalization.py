@@ -1,4 +1,4 @@
-"""Batch, layer and group normalisation. The rules stand in __init__.py."""
+"""Batch, layer and group normalisation, and batch norm with the ReLU behind it. The rules stand in __init__.py."""
 
 from __future__ import annotations
 
@@ -86,6 +86,106 @@ class BatchNorm(Protocol):
                 grad_bias[ch] = sum over b, i of grad_y[b, ch, i]
 
         Args and Returns: as batch_norm_train_backward.
+        """
+        ...
+
+
+class BatchNormReLU(Protocol):
+    """y = relu(batch_norm(x) [+ shortcut]): what stands behind almost every convolution of a residual network.
+
+    Written apart, the three make three arrays and read five; fused they make one, y, and backward needs x and y alone:
+    y > 0 exactly where the ReLU let through, so no mask is kept. A NaN in y lets the gradient through, as in relu_backward.
+    """
+
+    def batch_norm_relu_train(
+        self, x: Array, weight: Array | None, bias: Array | None, eps: float, shortcut: Array | None = None
+    ) -> tuple[Array, Array, Array]:
+        """Normalise with the statistics of the batch, add, cut off.
+
+            for ch:  mean[ch], var[ch] as in batch_norm_train
+                for b, i:
+                    z = (x[b, ch, i] - mean[ch]) / sqrt(var[ch] + eps) * weight[ch] + bias[ch]
+                    y[b, ch, i] = relu(z + shortcut[b, ch, i])
+
+        Args:
+            x: (n, c, *).
+            weight, bias: (c,) or None (1 and 0).
+            shortcut: (n, c, *) or None (0).
+
+        Returns:
+            y: (n, c, *).
+            mean, var: (c,) float64; zeros where count = 0.
+
+        Sources: Ioffe and Szegedy 2015, algorithm 1; He, Zhang, Ren and Sun 2015, figure 2.
+        """
+        ...
+
+    def batch_norm_relu_train_backward(
+        self,
+        grad_y: Array,
+        y: Array,
+        x: Array,
+        weight: Array | None,
+        mean: Array,
+        var: Array,
+        eps: float,
+        has_shortcut: bool,
+    ) -> tuple[Array, Array, Array, Array | None]:
+        """The adjoint of batch_norm_relu_train.
+
+            for b, ch, i: g[b, ch, i] = 0 if y[b, ch, i] <= 0 else grad_y[b, ch, i]
+            grad_x, grad_weight, grad_bias: batch_norm_train_backward of g;  grad_shortcut = g
+
+        Args:
+            grad_y, y, x: (n, c, *); y of batch_norm_relu_train.
+            weight: (c,) or None (1).
+            mean, var: (c,) float64, of batch_norm_relu_train.
+            has_shortcut: whether the gradient of a shortcut is wanted.
+
+        Returns:
+            grad_x: (n, c, *).
+            grad_weight, grad_bias: (c,) of x's dtype, also where weight is None.
+            grad_shortcut: (n, c, *), or None without has_shortcut.
+        """
+        ...
+
+    def batch_norm_relu_eval(
+        self,
+        x: Array,
+        weight: Array | None,
+        bias: Array | None,
+        mean: Array,
+        var: Array,
+        eps: float,
+        shortcut: Array | None = None,
+    ) -> Array:
+        """batch_norm_relu_train's nest with given statistics.
+
+        Args:
+            x: (n, c, *).
+            weight, bias: (c,) or None.
+            mean, var: (c,), constants.
+            shortcut: (n, c, *) or None.
+
+        Returns:
+            y: (n, c, *).
+        """
+        ...
+
+    def batch_norm_relu_eval_backward(
+        self,
+        grad_y: Array,
+        y: Array,
+        x: Array,
+        weight: Array | None,
+        mean: Array,
+        var: Array,
+        eps: float,
+        has_shortcut: bool,
+    ) -> tuple[Array, Array, Array, Array | None]:
+        """The adjoint of batch_norm_relu_eval: batch_norm_eval_backward of the g of batch_norm_relu_train_backward.
+
+        Args and Returns: as batch_norm_relu_train_backward.
         """
         ...
 

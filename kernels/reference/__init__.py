@@ -6,6 +6,12 @@ from minires.kernels.reference.batch_norm import (
     batch_norm_train,
     batch_norm_train_backward,
 )
+from minires.kernels.reference.batch_norm_relu import (
+    batch_norm_relu_eval,
+    batch_norm_relu_eval_backward,
+    batch_norm_relu_train,
+    batch_norm_relu_train_backward,
+)
 from minires.kernels.reference.conv import conv2d_backward_weight, conv2d_backward_x, conv2d_forward
 from minires.kernels.reference.interpolate import (
     interpolate_bilinear_backward,
@@ -52,6 +58,10 @@ __all__ = [
     "avg_pool2d_forward",
     "batch_norm_eval",
     "batch_norm_eval_backward",
+    "batch_norm_relu_eval",
+    "batch_norm_relu_eval_backward",
+    "batch_norm_relu_train",
+    "batch_norm_relu_train_backward",
     "batch_norm_train",
     "batch_norm_train_backward",
     "conv2d_backward_weight",
