@@ -65,9 +65,7 @@ class BatchNormTrainBackward(Op):
 
     @staticmethod
     def backward(ctx: Any, u: Any, v: Any, z: Any) -> Any:
-        _, x, _ = ctx.saved_tensors
-        n, c, length = x.shape[0], x.shape[1], math.prod(x.shape[2:])
-        return second_derivative(ctx, (u, v, z), (n, c, length), (1, c, 1), (0, 2))
+        return second_derivative_train(*ctx.saved_tensors, ctx.eps, u, v, z)
 
 
 class BatchNormEval(Op):
@@ -95,11 +93,7 @@ class BatchNormEval(Op):
 
 
 class BatchNormEvalBackward(Op):
-    """grad_x = weight s g,  grad_weight = sum g x_hat,  grad_bias = sum g,  x_hat = (x - mean) s, by one kernel.
-
-    For what comes back (u, v, z), s being a constant:
-        to g:  weight s u + v x_hat + z,    to x:  v s g,    to weight:  sum u s g.
-    """
+    """grad_x = weight s g,  grad_weight = sum g x_hat,  grad_bias = sum g,  x_hat = (x - mean) s, by one kernel."""
 
     name = "batch_norm_eval_backward"
     structured = True
@@ -112,15 +106,39 @@ class BatchNormEvalBackward(Op):
 
     @staticmethod
     def backward(ctx: Any, u: Any, v: Any, z: Any) -> Any:
-        grad_y, x, weight, mean, var = ctx.saved_tensors
-        column = (1, x.shape[1], *[1] * (x.ndim - 2))
-        v, z, mean, s = (reshape(a, column) for a in (v, z, mean, rsqrt(var + ctx.eps)))
-        x_hat = (x - mean) * s
-        scaled_u = u * s
-        if weight is None:
-            return scaled_u + v * x_hat + z, v * s * grad_y
-        to_weight = sum_over(scaled_u * grad_y, (0, *range(2, x.ndim)))
-        return scaled_u * reshape(weight, column) + v * x_hat + z, v * s * grad_y, to_weight
+        return second_derivative_eval(*ctx.saved_tensors, ctx.eps, u, v, z)
+
+
+def second_derivative_train(
+    grad_y: Any, x: Any, weight: Any, eps: float, u: Any, v: Any, z: Any
+) -> tuple[Any, Any, Any]:
+    """The backward pass of batch_norm_train_backward: gradients of grad_y, x and weight (None without one).
+
+    Args:
+        u, v, z: the gradients of grad_x, grad_weight, grad_bias. Tensors, as the others.
+    """
+    n, c, length = x.shape[0], x.shape[1], math.prod(x.shape[2:])
+    return second_derivative((grad_y, x, weight), eps, (u, v, z), (n, c, length), (1, c, 1), (0, 2))
+
+
+def second_derivative_eval(
+    grad_y: Any, x: Any, weight: Any, mean: Any, var: Any, eps: float, u: Any, v: Any, z: Any
+) -> tuple[Any, Any, Any]:
+    """The backward pass of batch_norm_eval_backward, s = 1 / sqrt(var + eps) being a constant:
+
+        to grad_y:  weight s u + v x_hat + z,    to x:  v s grad_y,    to weight:  sum u s grad_y.
+
+    Args and Returns: as second_derivative_train.
+    """
+    column = (1, x.shape[1], *[1] * (x.ndim - 2))
+    v, z, mean, s = (reshape(a, column) for a in (v, z, mean, rsqrt(var + eps)))
+    x_hat = (x - mean) * s
+    scaled_u = u * s
+    to_x = v * s * grad_y
+    if weight is None:
+        return scaled_u + v * x_hat + z, to_x, None
+    to_weight = sum_over(scaled_u * grad_y, (0, *range(2, x.ndim)))
+    return scaled_u * reshape(weight, column) + v * x_hat + z, to_x, to_weight
 
 
 def batch_norm(
@@ -159,62 +177,86 @@ def batch_norm(
         DTypeError: not floating, or different dtypes.
         GradError: running statistics that require grad.
     """
-    _check(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    check_arguments("batch_norm", input, running_mean, running_var, weight, bias, training, momentum, eps)
     if not training:
         return apply(BatchNormEval, input, weight, bias, running_mean, running_var, float(eps))
-    count = input.shape[0] * math.prod(input.shape[2:])
-    if count == 1:
-        raise ShapeError(
-            "batch_norm: training needs more than one value per channel to have a variance, got input.shape = "
-            f"{tuple(input.shape)}; use a larger batch, or training=False (module.eval())"
-        )
     y, mean, var = apply(BatchNormTrain, input, weight, bias, float(eps))
-    if running_mean is not None and running_var is not None and count:
-        for running, statistic in ((running_mean, mean.array), (running_var, var.array * (count / (count - 1)))):
-            # In place, in the buffer's dtype; the version says so to any graph that saved the buffer.
-            running.array[...] = (1 - momentum) * running.array + momentum * statistic
-            running._bump_version()
+    update_running_statistics(running_mean, running_var, mean, var, momentum, values_per_channel(input))
     return y
 
 
-def _check(
-    input: Any, running_mean: Any, running_var: Any, weight: Any, bias: Any, training: bool, momentum: Any, eps: Any
+def values_per_channel(input: Any) -> int:
+    """How many numbers of `input` (N, C, *) one channel's statistics are taken over."""
+    return input.shape[0] * math.prod(input.shape[2:])
+
+
+def update_running_statistics(
+    running_mean: Any, running_var: Any, mean: Any, var: Any, momentum: float, count: int
 ) -> None:
-    check_tensor("batch_norm", "input", input)
-    check_floating("batch_norm", "input", input)
+    """running = (1 - momentum) running + momentum batch, where there are running statistics and was a batch.
+
+    Args:
+        running_mean, running_var: (C,) tensors, written in place, or None.
+        mean, var: (C,) tensors of the batch; var biased, over `count` values.
+    """
+    if running_mean is None or running_var is None or not count:
+        return
+    for running, statistic in ((running_mean, mean.array), (running_var, var.array * (count / (count - 1)))):
+        # In place, in the buffer's dtype; the version says so to any graph that saved the buffer.
+        running.array[...] = (1 - momentum) * running.array + momentum * statistic
+        running._bump_version()
+
+
+def check_arguments(
+    op: str,
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any,
+    bias: Any,
+    training: bool,
+    momentum: Any,
+    eps: Any,
+) -> None:
+    """What `batch_norm` raises, under the name `op`."""
+    check_tensor(op, "input", input)
+    check_floating(op, "input", input)
     if input.ndim < 2:
-        raise ShapeError(
-            f"batch_norm: input needs at least 2 dimensions (N, C, *), got input.shape = {tuple(input.shape)}"
-        )
+        raise ShapeError(f"{op}: input needs at least 2 dimensions (N, C, *), got input.shape = {tuple(input.shape)}")
     if (running_mean is None) != (running_var is None):
-        raise ArgumentError("batch_norm: running_mean and running_var must both be given or both be None")
+        raise ArgumentError(f"{op}: running_mean and running_var must both be given or both be None")
     if not training and running_mean is None:
         raise ArgumentError(
-            "batch_norm: running_mean and running_var must be given where training=False; with training=True the batch's "
+            f"{op}: running_mean and running_var must be given where training=False; with training=True the batch's "
             "own statistics are used"
         )
     vectors = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, vector in vectors.items():
         if vector is None:
             continue
-        check_tensor("batch_norm", name, vector)
+        check_tensor(op, name, vector)
         if vector.shape != (input.shape[1],):
             raise ShapeError(
-                f"batch_norm: {name} must have shape ({input.shape[1]},), one value per channel of input.shape = "
+                f"{op}: {name} must have shape ({input.shape[1]},), one value per channel of input.shape = "
                 f"{tuple(input.shape)}, got {tuple(vector.shape)}"
             )
         if name.startswith("running") and vector.requires_grad:
             raise GradError(
-                f"batch_norm: {name} must not require grad: no derivative flows to running statistics; use .detach()"
+                f"{op}: {name} must not require grad: no derivative flows to running statistics; use .detach()"
             )
-    check_same_dtype("batch_norm", input=input, **vectors)
-    check_same_device("batch_norm", input=input, **vectors)
+    check_same_dtype(op, input=input, **vectors)
+    check_same_device(op, input=input, **vectors)
     if isinstance(momentum, bool) or not isinstance(momentum, (int, float)):
         raise ArgumentError(
-            f"batch_norm: momentum must be a number, got {momentum!r}; a cumulative average (momentum=None) is the "
+            f"{op}: momentum must be a number, got {momentum!r}; a cumulative average (momentum=None) is the "
             "module's: it passes 1 / num_batches_tracked"
         )
     if isinstance(eps, bool) or not isinstance(eps, (int, float)):
-        raise DTypeError(f"batch_norm: eps must be a number, got {eps!r}")
+        raise DTypeError(f"{op}: eps must be a number, got {eps!r}")
     if training and not eps > 0:
-        raise ArgumentError(f"batch_norm: eps must be positive in training, got {eps}")
+        raise ArgumentError(f"{op}: eps must be positive in training, got {eps}")
+    if training and values_per_channel(input) == 1:
+        raise ShapeError(
+            f"{op}: training needs more than one value per channel to have a variance, got input.shape = "
+            f"{tuple(input.shape)}; use a larger batch, or training=False (module.eval())"
+        )

@@ -60,7 +60,7 @@ class LayerNormBackward(Op):
         _, x, _ = ctx.saved_tensors
         split = x.ndim - ctx.normalized_ndim
         rows, columns = math.prod(x.shape[:split]), math.prod(x.shape[split:])
-        return second_derivative(ctx, (u, v, z), (rows, columns), (1, columns), (1,))
+        return second_derivative(ctx.saved_tensors, ctx.eps, (u, v, z), (rows, columns), (1, columns), (1,))
 
 
 class GroupNorm(Op):
@@ -101,7 +101,7 @@ class GroupNormBackward(Op):
         _, x, _ = ctx.saved_tensors
         groups, per_group = ctx.num_groups, x.shape[1] // ctx.num_groups
         volume = (x.shape[0], groups, per_group, math.prod(x.shape[2:]))
-        return second_derivative(ctx, (u, v, z), volume, (1, groups, per_group, 1), (2, 3))
+        return second_derivative(ctx.saved_tensors, ctx.eps, (u, v, z), volume, (1, groups, per_group, 1), (2, 3))
 
 
 def layer_norm(

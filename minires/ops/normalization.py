@@ -30,7 +30,8 @@ from minires.ops.unary import rsqrt
 
 
 def second_derivative(
-    ctx: Any,
+    saved: tuple[Any, Any, Any],
+    eps: float,
     from_outputs: tuple[Any, Any, Any],
     shape: tuple[int, ...],
     parameter_shape: tuple[int, ...],
@@ -39,7 +40,7 @@ def second_derivative(
     """The backward pass of a normalisation's backward pass, with the statistics of x itself.
 
     Args:
-        ctx: has saved grad_y, x and weight (or None), and eps.
+        saved: grad_y, x and weight (or None), with their history.
         from_outputs: u, v, z, the gradients of grad_x, grad_weight, grad_bias.
         shape: how to see u, grad_y and x.
         parameter_shape: how to see v, z and weight; broadcasts against `shape`.
@@ -48,7 +49,7 @@ def second_derivative(
     Returns:
         (for grad_y, for x, for weight or None), in the shapes of these.
     """
-    grad_y, x, weight = ctx.saved_tensors
+    grad_y, x, weight = saved
     x_shape, count = x.shape, max(math.prod(shape[a] for a in axes), 1)
     u, grad_y, x = (reshape(a, shape) for a in (from_outputs[0], grad_y, x))
     v, z = (reshape(a, parameter_shape) for a in from_outputs[1:])
@@ -58,7 +59,7 @@ def second_derivative(
         return sum_over(a, axes, keepdim=True) / count
 
     centred = x - mean(x)
-    s = rsqrt(mean(centred * centred) + ctx.eps)
+    s = rsqrt(mean(centred * centred) + eps)
     x_hat = centred * s
 
     def project(a: Any) -> Any:
