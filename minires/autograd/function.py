@@ -167,9 +167,9 @@ def run_inplace(name: str, function: Callable[..., Any], target: Variable, *rest
         saved.survive_write(target)
     if out.array is not target.array:
         target.array[...] = out.array
+    target.writes.count += 1
     for listener in listeners:
         listener.written(target, out)
-    target.writes.count += 1
     if out.grad_fn is not None:
         for saved in out.grad_fn.saved or ():
             if saved is not None and saved.output_nr is not None and saved.unpack_hook is None:
