@@ -1,0 +1,1 @@
+"""The CPU kernel set: Numba and emitted vector code."""

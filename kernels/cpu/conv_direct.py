@@ -1,0 +1,206 @@
+"""Direct convolution on the blocked layout: any kernel, stride, dilation and grouping.
+
+Forward, a pixel of y is a product over taps (window position, channel block of x). Backward in x the roles turn: a pixel of
+grad_x is a product over those window positions that meet it. With stride s only every s-th does, and which ones depends on
+the pixel's row and column modulo s alone; so the pixels fall into s_h * s_w parity classes, each a dense product with its
+own taps, and no structural zero is multiplied. (Dumoulin and Visin 2016, section 4.)
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from minires.kernels.cpu.layout import BLOCK, PIXEL, Blocked, blocks
+from minires.kernels.cpu.memory import aligned
+from minires.kernels.cpu.product import Tables, Tile, product_task, steps, tiled
+from minires.kernels.cpu.tasks import run
+from minires.kernels.geometry import Conv2dGeometry
+
+
+def tile_for(c_out: int) -> Tile:
+    """The micro-kernel's tile for this machine."""
+    return Tile(6, 1)
+
+
+def pitch(width: int, halo: int) -> int:
+    """Bytes of a row of the blocked layout."""
+    return (width + 2 * halo) * PIXEL
+
+
+# ------------------------------------------------------------------------------------------------------------- groups
+
+
+@lru_cache(None)
+def block_ranges(c_in: int, c_out: int, groups: int, vectors: int) -> tuple[tuple[int, ...], int]:
+    """For every panel of output channels, the first block of input channels it reads, and how many each reads.
+
+    Groups smaller than a block share blocks: their panel then reads a few channels that are none of its own, with
+    weights of zero.
+    """
+    per_in, per_out = c_in // groups, c_out // groups
+    starts, ends = [], []
+    for panel in range(-(-blocks(c_out) // vectors)):
+        lowest, highest = panel * vectors * BLOCK, min((panel + 1) * vectors * BLOCK, c_out) - 1
+        starts.append(lowest // per_out * per_in // BLOCK)
+        ends.append(-(-(highest // per_out + 1) * per_in // BLOCK))
+    count = max(end - start for start, end in zip(starts, ends, strict=True))
+    return tuple(min(start, blocks(c_in) - count) for start in starts), count
+
+
+def pack(weight: np.ndarray, groups: int, tile: Tile, taps: list[tuple[int, int]]) -> np.ndarray:
+    """Weights in the order the micro-kernel reads them: (panel, channel block, tap, 16 channels, 16 * vectors outputs).
+
+    Args:
+        weight: (c_out, c_in / groups, k_h, k_w).
+        taps: the window positions wanted.
+    """
+    c_out, per_group = weight.shape[:2]
+    c_in = per_group * groups
+    firsts, count = block_ranges(c_in, c_out, groups, tile.vectors)
+    width = tile.vectors * BLOCK
+    packed = aligned(len(firsts) * count * len(taps) * BLOCK * width)
+    packed = packed.reshape(len(firsts), count, len(taps), BLOCK, width)
+    chosen = np.stack([weight[:, :, i, j] for i, j in taps], 2)  # (c_out, c_in / groups, taps)
+    for panel, first in enumerate(firsts):
+        outputs = chosen[panel * width : (panel + 1) * width]
+        if groups == 1:
+            channels = np.zeros((len(outputs), count * BLOCK, len(taps)), np.float32)
+            channels[:, : c_in - first * BLOCK] = outputs
+        else:
+            channels = np.zeros((len(outputs), (blocks(c_in) + 1) * BLOCK, len(taps)), np.float32)
+            for row, output in enumerate(outputs):
+                group = (panel * width + row) // (c_out // groups)
+                channels[row, group * per_group : (group + 1) * per_group] = output
+            channels = channels[:, first * BLOCK : (first + count) * BLOCK]
+        blocked = channels.reshape(len(outputs), count, BLOCK, len(taps))
+        packed[panel, :, :, :, : len(outputs)] = blocked.transpose(1, 3, 2, 0)
+    return packed
+
+
+def pack_bias(bias: np.ndarray | None, c_out: int, tile: Tile) -> np.ndarray:
+    packed = aligned(-(-blocks(c_out) // tile.vectors) * tile.vectors * BLOCK)
+    if bias is not None:
+        packed[:c_out] = bias
+    return packed
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+@lru_cache(4096)
+def forward_tables(g: Conv2dGeometry, tile: Tile, x_halo: int, y_halo: int) -> Tables:
+    """y[r, s] reads x[r * stride - pad + i * dilation, ...]."""
+    row, y_row = pitch(g.w, x_halo), pitch(g.w_out, y_halo)
+    block = (g.h + 2 * x_halo) * row
+    r, s = np.divmod(np.arange(g.h_out * g.w_out), g.w_out)
+    firsts, count = block_ranges(g.c_in, g.c_out, g.groups, tile.vectors)
+    taps = [
+        b * block + (i * g.dilation_h - g.pad_top) * row + (j * g.dilation_w - g.pad_left) * PIXEL
+        for b in range(count)
+        for i in range(g.k_h)
+        for j in range(g.k_w)
+    ]
+    return Tables(
+        tiled(r * g.stride_h * row + s * g.stride_w * PIXEL, tile),
+        tiled(r * y_row + s * PIXEL, tile),
+        np.array(taps, np.int64),
+        np.array(firsts, np.int64) * block,
+    )
+
+
+@lru_cache(4096)
+def backward_tables(
+    g: Conv2dGeometry, tile: Tile, grad_y_halo: int, grad_x_halo: int
+) -> list[tuple[Tables | None, list[tuple[int, int]]]]:
+    """One product a parity class: its tables and its window positions; no tables where no window meets the class.
+
+    grad_x[i] of the class i = a + stride * q reads grad_y[q + (a + pad - k * dilation) / stride] through tap k, if that
+    is a whole number.
+    """
+    row, x_row = pitch(g.w_out, grad_y_halo), pitch(g.w, grad_x_halo)
+    block = (g.h_out + 2 * grad_y_halo) * row
+    firsts, count = block_ranges(g.c_out, g.c_in, g.groups, tile.vectors)
+    classes: list[tuple[Tables | None, list[tuple[int, int]]]] = []
+    for a in range(min(g.stride_h, g.h)):
+        for b in range(min(g.stride_w, g.w)):
+            vertical = _meeting(a, g.k_h, g.stride_h, g.pad_top, g.dilation_h)
+            horizontal = _meeting(b, g.k_w, g.stride_w, g.pad_left, g.dilation_w)
+            taps = [(i, j) for i, _ in vertical for j, _ in horizontal]
+            h, w = -(-(g.h - a) // g.stride_h), -(-(g.w - b) // g.stride_w)
+            q, p = np.divmod(np.arange(h * w), w)
+            offsets = [
+                c * block + di * row + dj * PIXEL for c in range(count) for _, di in vertical for _, dj in horizontal
+            ]
+            classes.append(
+                (
+                    Tables(
+                        tiled(q * row + p * PIXEL, tile),
+                        tiled((a + q * g.stride_h) * x_row + (b + p * g.stride_w) * PIXEL, tile),
+                        np.array(offsets, np.int64),
+                        np.array(firsts, np.int64) * block,
+                    ),
+                    taps,
+                )
+            )
+    return classes
+
+
+def _meeting(a: int, k: int, stride: int, pad: int, dilation: int) -> list[tuple[int, int]]:
+    """(tap, offset in grad_y) of the taps that meet the rows a, a + stride, ..."""
+    return [(i, (a + pad - i * dilation) // stride) for i in range(k) if (a + pad - i * dilation) % stride == 0]
+
+
+# ------------------------------------------------------------------------------------------------------------ running
+
+_ZERO, _NO_FLOOR = np.zeros(1, np.float32), np.full(1, -np.inf, np.float32)
+
+
+def product_frame(
+    x: Blocked, packed: np.ndarray, bias: np.ndarray, y: Blocked, residual: Blocked | None, relu: bool,
+    tile: Tile, tables: Tables,
+) -> tuple[int, np.ndarray]:  # fmt: skip
+    """(pieces, frame) of the step that computes y from x."""
+    n = x.data.shape[0]
+    tiles, images, panels = steps(tile, tables, n)
+    n_tiles, n_panels = len(tables.rows) // tile.pixels, len(tables.firsts)
+    frame = np.array(
+        [
+            x.address + x.first, x.image_bytes,
+            y.address + y.first, y.image_bytes, y.block_bytes,
+            packed.ctypes.data, packed.strides[0], bias.ctypes.data,
+            0 if residual is None else residual.address + residual.first, (_ZERO if relu else _NO_FLOOR).ctypes.data,
+            tables.rows.ctypes.data, tables.y_rows.ctypes.data, tables.taps.ctypes.data, tables.firsts.ctypes.data,
+            len(tables.taps), n_tiles, n, n_panels, tiles, images, panels,
+        ],
+        np.int64,
+    )  # fmt: skip
+    return -(-n_tiles // tiles) * -(-n // images) * -(-n_panels // panels), frame
+
+
+def needed_halo(g: Conv2dGeometry) -> int:
+    """The halo of x that no window steps over."""
+    bottom = (g.h_out - 1) * g.stride_h + g.span_h - g.h - g.pad_top
+    right = (g.w_out - 1) * g.stride_w + g.span_w - g.w - g.pad_left
+    return max(g.pad_top, g.pad_left, bottom, right, 0)
+
+
+def forward(
+    x: Blocked,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    g: Conv2dGeometry,
+    residual: Blocked | None = None,
+    relu: bool = False,
+) -> Blocked:
+    """y = weight * x + bias [+ residual], [relu]."""
+    tile = tile_for(g.c_out)
+    positions = [(i, j) for i in range(g.k_h) for j in range(g.k_w)]
+    packed, shift = pack(weight, g.groups, tile, positions), pack_bias(bias, g.c_out, tile)
+    y = Blocked(g.y_shape)
+    tables = forward_tables(g, tile, x.halo, y.halo)
+    pieces, frame = product_frame(x, packed, shift, y, residual, relu, tile, tables)
+    run(product_task(tile.pixels, tile.vectors, int(residual is not None)), pieces, frame)
+    return y

@@ -1,0 +1,130 @@
+"""The private array type: images in blocks of 16 channels, with a halo of zeros.
+
+    data[n, c // 16, 1 + i, 1 + j, c % 16]       of shape (n, ceil(c / 16), h + 2, w + 2, 16)
+
+A vector holds 16 channels of one pixel, so no kernel depends on the width of an image or of a register, and neighbours of a
+pixel lie at fixed distances. The halo is the padding of a 3x3 window: written once, left alone by every kernel, so nobody
+pads. Lanes behind the last channel are zero too. Both invariants are the producer's to keep.
+
+Source: oneDNN calls the layout nChw16c; the halo is ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from minires.kernels.cpu.intrinsics import load_f32, load_word, store_f32
+from minires.kernels.cpu.memory import pool
+from minires.kernels.cpu.tasks import run, task
+
+BLOCK = 16
+PIXEL = 4 * BLOCK  # bytes of one pixel of one block
+
+
+def blocks(channels: int) -> int:
+    """How many blocks hold `channels` channels."""
+    return -(-channels // BLOCK)
+
+
+class Blocked:
+    """Images (n, c, h, w) float32 in the blocked layout.
+
+    Attributes:
+        shape: the logical (n, c, h, w).
+        halo: rows and columns of zeros around each image.
+        data: (n, blocks, h + 2 halo, w + 2 halo, 16), 64-byte aligned.
+    """
+
+    __slots__ = ("_key", "data", "halo", "shape")
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, shape: tuple[int, int, int, int], halo: int = 1) -> None:
+        n, c, h, w = shape
+        full = (n, blocks(c), h + 2 * halo, w + 2 * halo, BLOCK)
+        self.shape, self.halo = shape, halo
+        self._key = ("blocked", shape, halo)
+        count = full[0] * full[1] * full[2] * full[3] * BLOCK
+        self.data = pool.take(self._key, count, np.float32).reshape(full)
+
+    def __del__(self) -> None:
+        data = getattr(self, "data", None)  # absent where __init__ failed
+        if data is not None and data.base is not None and sys.getrefcount(data) == 2 + 1:
+            pool.give(self._key, data.reshape(-1))
+
+    @property
+    def address(self) -> int:
+        return self.data.ctypes.data
+
+    @property
+    def row_bytes(self) -> int:
+        """From a pixel to the one below it."""
+        return self.data.shape[3] * PIXEL
+
+    @property
+    def block_bytes(self) -> int:
+        """From a channel block to the next."""
+        return self.data.shape[2] * self.row_bytes
+
+    @property
+    def image_bytes(self) -> int:
+        return self.data.shape[1] * self.block_bytes
+
+    @property
+    def first(self) -> int:
+        """Bytes from `address` to pixel (0, 0), past the halo."""
+        return self.halo * (self.row_bytes + PIXEL)
+
+    def to_plain(self) -> np.ndarray:
+        """The same numbers as a plain array (n, c, h, w)."""
+        n, c, h, w = self.shape
+        plain = np.empty(self.shape, np.float32)
+        frame = _frame(self, plain)
+        run(_unblock, n * blocks(c), frame)
+        return plain
+
+    @classmethod
+    def from_plain(cls, plain: np.ndarray, halo: int = 1) -> Blocked:
+        """A blocked copy of (n, c, h, w)."""
+        plain = np.ascontiguousarray(plain, np.float32)
+        blocked = cls(plain.shape, halo)  # type: ignore[arg-type]  # four sizes
+        run(_block, plain.shape[0] * blocks(plain.shape[1]), _frame(blocked, plain))
+        return blocked
+
+
+def _frame(blocked: Blocked, plain: np.ndarray) -> np.ndarray:
+    n, c, h, w = blocked.shape
+    start = blocked.address + blocked.first
+    return np.array([start, blocked.block_bytes, blocked.row_bytes, plain.ctypes.data, blocks(c), c, h, w], np.int64)
+
+
+@task
+def _block(index: int, worker: int, frame: int) -> None:
+    start, block_bytes, row_bytes = load_word(frame, 0), load_word(frame, 1), load_word(frame, 2)
+    plain, n_blocks, c = load_word(frame, 3), load_word(frame, 4), load_word(frame, 5)
+    h, w = load_word(frame, 6), load_word(frame, 7)
+    image, block = index // n_blocks, index % n_blocks
+    lanes = min(16, c - 16 * block)
+    source = plain + 4 * (image * c + 16 * block) * h * w
+    for i in range(h):
+        target = start + index * block_bytes + i * row_bytes
+        for j in range(w):
+            for lane in range(lanes):
+                store_f32(target, 16 * j + lane, load_f32(source, (lane * h + i) * w + j))
+
+
+@task
+def _unblock(index: int, worker: int, frame: int) -> None:
+    start, block_bytes, row_bytes = load_word(frame, 0), load_word(frame, 1), load_word(frame, 2)
+    plain, n_blocks, c = load_word(frame, 3), load_word(frame, 4), load_word(frame, 5)
+    h, w = load_word(frame, 6), load_word(frame, 7)
+    image, block = index // n_blocks, index % n_blocks
+    lanes = min(16, c - 16 * block)
+    target = plain + 4 * (image * c + 16 * block) * h * w
+    for i in range(h):
+        source = start + index * block_bytes + i * row_bytes
+        for lane in range(lanes):
+            for j in range(w):
+                store_f32(target, (lane * h + i) * w + j, load_f32(source, 16 * j + lane))

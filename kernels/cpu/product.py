@@ -1,0 +1,116 @@
+"""The gathered product: `y[p] = sum over taps t of x[p + t] W[t]`, for a table of pixels and a table of taps.
+
+A convolution of any kernel, stride, dilation and grouping is one such product, its backward pass in x one for every parity
+class of the stride; conv_direct.py builds the tables. Here the work is cut into pieces and handed to the micro-kernel.
+
+Which loop runs outside is a question of caches. A panel of weights (one tile's output channels) is `taps * 16 * 16` numbers:
+it should stay in the second-level cache while pixels stream past it. Where all panels fit there together, a piece takes some
+pixels of one image through all of them, and x is read from memory once; else a piece takes a few panels and many pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from minires.kernels.cpu.intrinsics import load_word
+from minires.kernels.cpu.layout import BLOCK, PIXEL
+from minires.kernels.cpu.microkernel import ADD_RESIDUAL, FLOOR, START_BIAS, multiply_tile
+from minires.kernels.cpu.tasks import Task, task, workers
+
+CACHE_BYTES = 160 << 10  # weights that may lie in the second-level cache beside the pixels (256 KB at least everywhere)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The micro-kernel's shape: pixels times vectors of 16 output channels."""
+
+    pixels: int
+    vectors: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Where the numbers of a product lie, as byte offsets (int64), each relative to pixel (0, 0) of an image.
+
+    Attributes:
+        rows: of x, for every pixel; filled up to whole tiles with the last pixel.
+        y_rows: of y, likewise.
+        taps: relative to a pixel's row, in the order of the weights.
+        firsts: for every panel, the first channel block it reads (groups differ in it).
+    """
+
+    rows: np.ndarray
+    y_rows: np.ndarray
+    taps: np.ndarray
+    firsts: np.ndarray
+
+
+def tiled(offsets: np.ndarray, tile: Tile) -> np.ndarray:
+    """Offsets, repeated at the end to fill whole tiles."""
+    missing = -len(offsets) % tile.pixels
+    return np.ascontiguousarray(np.concatenate([offsets, np.repeat(offsets[-1:], missing)]), np.int64)
+
+
+@cache
+def product_task(pixels: int, vectors: int, residual: int) -> Task:
+    """The task for one shape of tile, with or without a residual."""
+    flags = START_BIAS | FLOOR | (ADD_RESIDUAL if residual else 0)
+    panel_bytes = vectors * PIXEL
+
+    @task
+    def product(index: int, worker: int, frame: int) -> None:
+        x, x_image = load_word(frame, 0), load_word(frame, 1)
+        y, y_image, y_block = load_word(frame, 2), load_word(frame, 3), load_word(frame, 4)
+        w, w_panel, bias = load_word(frame, 5), load_word(frame, 6), load_word(frame, 7)
+        shortcut, floor = load_word(frame, 8), load_word(frame, 9)
+        rows, y_rows, taps, firsts = (
+            load_word(frame, 10),
+            load_word(frame, 11),
+            load_word(frame, 12),
+            load_word(frame, 13),
+        )
+        n_taps, n_tiles, n_images, n_panels = (
+            load_word(frame, 14),
+            load_word(frame, 15),
+            load_word(frame, 16),
+            load_word(frame, 17),
+        )
+        tile_step, image_step, panel_step = load_word(frame, 18), load_word(frame, 19), load_word(frame, 20)
+        tile_pieces, image_pieces = -(-n_tiles // tile_step), -(-n_images // image_step)
+        first_tile = index % tile_pieces * tile_step
+        first_image = index // tile_pieces % image_pieces * image_step
+        first_panel = index // tile_pieces // image_pieces * panel_step
+        for panel in range(first_panel, min(first_panel + panel_step, n_panels)):
+            for image in range(first_image, min(first_image + image_step, n_images)):
+                source = x + image * x_image + load_word(firsts, panel)
+                place = image * y_image + panel * vectors * y_block
+                for t in range(first_tile, min(first_tile + tile_step, n_tiles)):
+                    at = 8 * pixels * t
+                    multiply_tile(
+                        pixels, vectors, 16, 4, flags, 32,
+                        source, rows + at, w + panel * w_panel, taps, n_taps, 1, 0,
+                        y + place, y_rows + at, y_block, bias + panel * panel_bytes, shortcut + place, floor,
+                    )  # fmt: skip
+
+    return product
+
+
+def steps(tile: Tile, tables: Tables, n_images: int) -> tuple[int, int, int]:
+    """How many tiles, images and panels a piece takes."""
+    n_tiles, n_panels = len(tables.rows) // tile.pixels, len(tables.firsts)
+    panel_bytes = len(tables.taps) * BLOCK * tile.vectors * PIXEL
+    panels = max(1, min(n_panels, CACHE_BYTES // panel_bytes))
+    groups = -(-n_panels // panels)
+    enough = 4 * workers()  # pieces, so that the last to finish is not waited for long
+    images, tiles = 1, n_tiles
+    if groups == 1:
+        tiles = max(1, min(n_tiles, 16))
+    elif groups * n_images >= enough:
+        images = max(1, min(n_images, groups * n_images // enough, -(-512 // (n_tiles * tile.pixels))))
+    else:
+        tiles = max(1, n_tiles * groups * n_images // enough)
+    return tiles, images, panels
