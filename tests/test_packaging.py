@@ -70,6 +70,7 @@ ORDER = [
 ALLOWED = {
     "numpy": {"minires"},
     "numba": {"minires.kernels.cpu", "minires.cli.doctor"},
+    "llvmlite": {"minires.kernels.cpu", "minires.cli.doctor"},  # comes with numba
     "cupy": {"minires.kernels.cuda", "minires.backend", "minires.distributed", "minires.cli.doctor"},
     "threadpoolctl": {"minires.kernels.cpu", "minires.cli", "minires.train", "minires.compat", "minires.threads"},
     "rich": {"minires.cli", "minires.train", "minires.data"},

@@ -9,7 +9,6 @@ own taps, and no structural zero is multiplied. (Dumoulin and Visin 2016, sectio
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 

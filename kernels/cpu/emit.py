@@ -24,14 +24,24 @@ and SSE: LLVM splits it, the code here is the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
+from numba.extending import intrinsic
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+
+
+def emitted(function: Callable[..., Any]) -> Any:
+    """An intrinsic: `function(typing_context, *types)` returns its signature and a generator of its code.
+
+    Integer arguments that are compile-time constants arrive as such (IntegerLiteral), which is how one global intrinsic
+    serves many shapes and is still found in the on-disk cache; one made anew in a factory would not be.
+    """
+    return intrinsic(prefer_literal=True)(function)
 
 
 def word(value: int) -> Any:

@@ -9,12 +9,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from minires.kernels.cpu.emit import I64
+from minires.kernels.cpu.emit import I64, emitted
 
 
-@intrinsic
+@emitted
 def address_of(typing_context: Any, array: Any) -> Any:
     """The address of an array's first element. The array must outlive the address's use."""
 
@@ -24,7 +23,7 @@ def address_of(typing_context: Any, array: Any) -> Any:
     return types.int64(array), generate
 
 
-@intrinsic
+@emitted
 def load_word(typing_context: Any, address: Any, number: Any) -> Any:
     """The `number`-th 64-bit integer behind `address`: how a task reads its frame and its tables."""
 
@@ -35,7 +34,7 @@ def load_word(typing_context: Any, address: Any, number: Any) -> Any:
     return types.int64(types.int64, types.int64), generate
 
 
-@intrinsic
+@emitted
 def store_word(typing_context: Any, address: Any, number: Any, value: Any) -> Any:
     """Write the `number`-th 64-bit integer behind `address`."""
 
@@ -48,7 +47,7 @@ def store_word(typing_context: Any, address: Any, number: Any, value: Any) -> An
 
 
 def _scalar_access(of: Any, numba_type: Any) -> tuple[Any, Any]:
-    @intrinsic
+    @emitted
     def load(typing_context: Any, address: Any, number: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             pointer = builder.inttoptr(arguments[0], of.as_pointer())
@@ -56,7 +55,7 @@ def _scalar_access(of: Any, numba_type: Any) -> tuple[Any, Any]:
 
         return numba_type(types.int64, types.int64), generate
 
-    @intrinsic
+    @emitted
     def store(typing_context: Any, address: Any, number: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             pointer = builder.inttoptr(arguments[0], of.as_pointer())
@@ -72,7 +71,7 @@ load_f32, store_f32 = _scalar_access(ir.FloatType(), types.float32)
 load_f64, store_f64 = _scalar_access(ir.DoubleType(), types.float64)
 
 
-@intrinsic
+@emitted
 def take_next(typing_context: Any, address: Any) -> Any:
     """The 64-bit counter at `address`, which is then one more; each caller of any thread gets another number."""
 
@@ -83,7 +82,7 @@ def take_next(typing_context: Any, address: Any) -> Any:
     return types.int64(types.int64), generate
 
 
-@intrinsic
+@emitted
 def call_task(typing_context: Any, function: Any, index: Any, worker: Any, frame: Any) -> Any:
     """Call the task at address `function`: see tasks.py."""
 

@@ -12,7 +12,6 @@ Source: oneDNN calls the layout nChw16c; the halo is ours.
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import numpy as np
 
@@ -79,7 +78,7 @@ class Blocked:
 
     def to_plain(self) -> np.ndarray:
         """The same numbers as a plain array (n, c, h, w)."""
-        n, c, h, w = self.shape
+        n, c = self.shape[:2]
         plain = np.empty(self.shape, np.float32)
         frame = _frame(self, plain)
         run(_unblock, n * blocks(c), frame)
@@ -89,13 +88,13 @@ class Blocked:
     def from_plain(cls, plain: np.ndarray, halo: int = 1) -> Blocked:
         """A blocked copy of (n, c, h, w)."""
         plain = np.ascontiguousarray(plain, np.float32)
-        blocked = cls(plain.shape, halo)  # type: ignore[arg-type]  # four sizes
+        blocked = cls(plain.shape, halo)
         run(_block, plain.shape[0] * blocks(plain.shape[1]), _frame(blocked, plain))
         return blocked
 
 
 def _frame(blocked: Blocked, plain: np.ndarray) -> np.ndarray:
-    n, c, h, w = blocked.shape
+    _, c, h, w = blocked.shape
     start = blocked.address + blocked.first
     return np.array([start, blocked.block_bytes, blocked.row_bytes, plain.ctypes.data, blocks(c), c, h, w], np.int64)
 

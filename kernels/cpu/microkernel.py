@@ -22,9 +22,8 @@ from __future__ import annotations
 from typing import Any
 
 from numba import types
-from numba.extending import intrinsic
 
-from minires.kernels.cpu.emit import I64, Loop, Vector, word
+from minires.kernels.cpu.emit import I64, Loop, Vector, emitted, word
 
 LANES = 16
 
@@ -35,7 +34,7 @@ ADD_RESIDUAL = 4  # + residual, an array shaped as y
 FLOOR = 8  # max(., floor), where NaN stays NaN: a ReLU with floor = 0, nothing with floor = -inf
 
 
-@intrinsic(prefer_literal=True)
+@emitted
 def multiply_tile(
     typing_context: Any,
     row_count: Any,

@@ -24,7 +24,8 @@ import numpy as np
 
 from minires.kernels.cpu.intrinsics import call_task, load_word, store_word, take_next
 
-numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # a region costs 1.6, 1.5-15 and 130 us
+_config: Any = numba.config  # its attributes are made at run time
+_config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # a region costs 1.6, 1.5-15 and 130 us
 
 STEP_WORDS = 4  # task, pieces, frame, and the counter that hands pieces out
 
