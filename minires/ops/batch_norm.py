@@ -65,7 +65,8 @@ class BatchNormTrainBackward(Op):
 
     @staticmethod
     def backward(ctx: Any, u: Any, v: Any, z: Any) -> Any:
-        return second_derivative_train(*ctx.saved_tensors, ctx.eps, u, v, z)
+        grad_y, x, weight = ctx.saved_tensors
+        return second_derivative_train(grad_y, x, weight, ctx.eps, u, v, z)
 
 
 class BatchNormEval(Op):
@@ -106,7 +107,8 @@ class BatchNormEvalBackward(Op):
 
     @staticmethod
     def backward(ctx: Any, u: Any, v: Any, z: Any) -> Any:
-        return second_derivative_eval(*ctx.saved_tensors, ctx.eps, u, v, z)
+        grad_y, x, weight, mean, var = ctx.saved_tensors
+        return second_derivative_eval(grad_y, x, weight, mean, var, ctx.eps, u, v, z)
 
 
 def second_derivative_train(
