@@ -53,6 +53,21 @@ def batch_norm(training: bool, eps: float = 1e-5) -> Callable[[], None]:
     return lambda: compare(run(F, minires.tensor), run(TF, torch.tensor), X, values((4,), 4), values((4,), 5), n=98)
 
 
+def batch_norm_relu(training: bool) -> Callable[[], None]:
+    def apart(x: Any, mean: Any, var: Any, weight: Any, bias: Any, training: bool, shortcut: Any) -> Any:
+        return TF.relu(TF.batch_norm(x, mean, var, weight, bias, training) + shortcut)
+
+    def run(function: Any, library: Any) -> Callable[..., Any]:
+        def call(x: Any, weight: Any, bias: Any, shortcut: Any) -> Any:
+            mean, var = (library(v.copy()) for v in (values((4,), 2), values((4,), 3, 0.5, 2.0)))
+            return function(x, mean, var, weight, bias, training, shortcut=shortcut)
+
+        return call
+
+    arrays = X, values((4,), 4), values((4,), 5), values(X.shape, 6)
+    return lambda: compare(run(F.batch_norm_relu, minires.tensor), run(apart, torch.tensor), *arrays, n=98)
+
+
 def cross_entropy(**options: Any) -> Callable[[], None]:
     labels = np.array([1, 0, -100, 2])
     return lambda: compare(
@@ -139,6 +154,23 @@ def _from_the_input_alone(x, shortcut):
     return np.maximum(x, 0) + shortcut
 
 
+def _cut_off_before_the_join(x, weight, bias, eps, shortcut):
+    """fused batch norm that applies the ReLU before the shortcut joins."""
+    y, mean, var = reference_kernels["batch_norm_relu_train"](x, weight, bias, eps)
+    return y + shortcut, mean, var
+
+
+def _unmasked_into_the_shortcut(grad_y, *rest):
+    """fused batch norm whose shortcut gets the gradient from behind the ReLU."""
+    return *reference_kernels["batch_norm_relu_train_backward"](grad_y, *rest)[:3], grad_y
+
+
+def _masked_behind_batch_norm(grad_y, y, x, *rest):
+    """fused batch norm that masks grad_x, and sums grad_weight and grad_bias over what the ReLU dropped."""
+    grad_x, grad_weight, grad_bias = reference_kernels["batch_norm_eval_backward"](grad_y, x, *rest[:-1])
+    return np.where(y > 0, grad_x, 0), grad_weight, grad_bias, np.where(y > 0, grad_y, 0)
+
+
 def _one_at_zero(grad_y, y):
     """ReLU whose gradient at zero is one."""
     return np.where(y >= 0, grad_y, 0)
@@ -165,6 +197,9 @@ BROKEN: list[tuple[str, Callable[..., Any], Callable[[], None]]] = [
     ("batch_norm_train", _unbiased, batch_norm(True)),
     ("residual_relu_forward", _from_the_input_alone,
      lambda: compare(F.residual_relu, lambda a, b: TF.relu(a + b), X, values(X.shape, 1))),
+    ("batch_norm_relu_train", _cut_off_before_the_join, batch_norm_relu(True)),
+    ("batch_norm_relu_train_backward", _unmasked_into_the_shortcut, batch_norm_relu(True)),
+    ("batch_norm_relu_eval_backward", _masked_behind_batch_norm, batch_norm_relu(False)),
     ("relu_backward", _one_at_zero, lambda: compare(F.relu, TF.relu, ties(), second=False)),
     ("softmax_backward", _no_centre,
      lambda: compare(lambda t: F.softmax(t, 1), lambda t: TF.softmax(t, 1), values((3, 4)))),

@@ -27,7 +27,7 @@ from minires.tensor import Size, Tensor
 
 # Functions of torch.nn.functional that torch also has at its top level.
 AT_TOP_TOO = ("conv2d", "conv_transpose2d", "batch_norm", "layer_norm", "group_norm", "dropout", "relu_")
-OUR_OWN = ("residual_relu",)  # functions of minires.nn.functional that torch does not have
+OUR_OWN = ("batch_norm_relu", "residual_relu")  # functions of minires.nn.functional that torch does not have
 # nn.init's functions that existed before their names ended in an underscore.
 OLD_INITS = (
     "uniform", "normal", "constant", "eye", "dirac", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal",

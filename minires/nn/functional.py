@@ -27,6 +27,7 @@ from minires.ops.activation import (
     tanh,
 )
 from minires.ops.batch_norm import batch_norm
+from minires.ops.batch_norm_relu import batch_norm_relu
 from minires.ops.checks import check_tensor
 from minires.ops.conv import conv2d, conv_transpose2d
 from minires.ops.dropout import dropout, dropout2d
@@ -52,6 +53,7 @@ __all__ = [
     "adaptive_max_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "batch_norm_relu",
     "binary_cross_entropy_with_logits",
     "conv2d",
     "conv_transpose2d",

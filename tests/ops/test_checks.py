@@ -32,6 +32,10 @@ def two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: F.conv2d(minires.ones(1, 1, 3, 3), on_gpu(1, 1, 3, 3)), r"conv2d: .*one device.*weight on cuda:0"),
         (lambda: F.linear(minires.ones(2, 3), on_gpu(4, 3)), r"linear: .*one device"),
         (lambda: F.batch_norm(minires.ones(2, 3), None, None, on_gpu(3), None, True), r"batch_norm: .*one device"),
+        (
+            lambda: F.batch_norm_relu(minires.ones(2, 3), None, None, None, None, True, shortcut=on_gpu(2, 3)),
+            r"batch_norm_relu: .*one device.*shortcut on cuda:0",
+        ),
         (lambda: F.residual_relu(minires.ones(2), on_gpu(2)), r"residual_relu: .*one device"),
         (
             lambda: F.cross_entropy(minires.ones(1, 2), minires.zeros(1, dtype=minires.int64), on_gpu(2)),

@@ -96,6 +96,13 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
     "pad": (lambda a: F.pad(a, (1, 1, 0, 1)) + F.pad(a, (1, 1, 0, 1), mode="reflect"), (x(1, 1, 3, 3),)),
     "batch_norm train": (lambda a, w, b: F.batch_norm(a, None, None, w, b, True), (x(3, 2, 2), x(2, seed=1), x(2, seed=2))),
     "batch_norm eval": (lambda a, w, b: F.batch_norm(a, MEAN, VAR, w, b), (x(3, 2, 2), x(2, seed=1), x(2, seed=2))),
+    "batch_norm_relu train": (
+        lambda a, w, b, s: (
+            F.batch_norm_relu(a, None, None, w, b - 1, True) + F.batch_norm_relu(a, None, None, None, None, True, shortcut=s)),
+        (x(3, 2, 2), x(2, seed=1), x(2, seed=2), x(3, 2, 2, seed=3))),
+    "batch_norm_relu eval": (
+        lambda a, w, b, s: F.batch_norm_relu(a, MEAN, VAR, w, b - 1) + F.batch_norm_relu(a, MEAN, VAR, shortcut=s),
+        (x(3, 2, 2), x(2, seed=1), x(2, seed=2), x(3, 2, 2, seed=3))),
     "layer_norm": (lambda a, w, b: F.layer_norm(a, (3,), w, b), (x(2, 3), x(3, seed=1), x(3, seed=2))),
     "group_norm": (lambda a, w, b: F.group_norm(a, 1, w, b), (x(2, 2, 2), x(2, seed=1), x(2, seed=2))),
     "relu": (lambda a: F.relu(a - 1), (x(3),)),
