@@ -115,7 +115,7 @@ def result_type(*operands: Any) -> dtype:
         elif isinstance(operand, np.generic):
             ranks[1].append(as_dtype(operand.dtype))
         else:
-            array = getattr(operand, "array", operand)
+            array = getattr(operand, "raw", operand)  # of a tensor, the values in whatever form they are
             ranks[0 if array.ndim else 1].append(as_dtype(array.dtype))
     result: dtype | None = None
     for rank in ranks:

@@ -48,19 +48,19 @@ class Tensor(TensorMethods):
 
     @property
     def shape(self) -> Size:
-        return Size(self.array.shape)
+        return Size(self.raw.shape)
 
     @property
     def dtype(self) -> dtype:
-        return as_dtype(self.array.dtype)
+        return as_dtype(self.raw.dtype)
 
     @property
     def device(self) -> device:
-        return backend.device_of(self.array)
+        return backend.device_of(self.raw)
 
     @property
     def ndim(self) -> int:
-        return self.array.ndim
+        return self.raw.ndim
 
     @property
     def is_cuda(self) -> bool:
@@ -68,14 +68,14 @@ class Tensor(TensorMethods):
 
     @property
     def itemsize(self) -> int:
-        return self.array.itemsize
+        return self.raw.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
-        return self.array.nbytes
+        return self.raw.size * self.raw.dtype.itemsize
 
     def element_size(self) -> int:
-        return self.array.itemsize
+        return self.raw.dtype.itemsize
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the size of one dimension."""
@@ -90,7 +90,7 @@ class Tensor(TensorMethods):
         return self.array.flags.c_contiguous
 
     def is_floating_point(self) -> bool:
-        return self.array.dtype.kind == "f"
+        return self.raw.dtype.kind == "f"
 
     def is_complex(self) -> bool:
         return False
@@ -104,8 +104,8 @@ class Tensor(TensorMethods):
 
     def item(self) -> Any:
         """The only element, as a Python number."""
-        if self.array.size != 1:
-            raise ShapeError(f"item: the tensor must have one element, got shape {self.array.shape}; use .tolist()")
+        if self.raw.size != 1:
+            raise ShapeError(f"item: the tensor must have one element, got shape {self.raw.shape}; use .tolist()")
         return self.array.item()
 
     def tolist(self) -> Any:
@@ -125,12 +125,12 @@ class Tensor(TensorMethods):
         return np.array(self.array, dtype=dtype, copy=copy)
 
     def __len__(self) -> int:
-        if not self.array.ndim:
+        if not self.raw.ndim:
             raise ShapeError("len: a tensor without dimensions has no length")
-        return self.array.shape[0]
+        return self.raw.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
-        if not self.array.ndim:
+        if not self.raw.ndim:
             raise ShapeError("iter: a tensor without dimensions cannot be iterated over")
         return iter(self.unbind(0))
 
@@ -138,9 +138,9 @@ class Tensor(TensorMethods):
         return bool((self.array == (value.array if isinstance(value, Tensor) else value)).any())
 
     def __bool__(self) -> bool:
-        if self.array.size != 1:
+        if self.raw.size != 1:
             raise ShapeError(
-                f"bool: a tensor of shape {self.array.shape} is neither true nor false; use .any() or .all()"
+                f"bool: a tensor of shape {self.raw.shape} is neither true nor false; use .any() or .all()"
             )
         return bool(self.array.item())
 
@@ -151,14 +151,14 @@ class Tensor(TensorMethods):
         return int(self.item())
 
     def __index__(self) -> int:
-        if self.array.dtype.kind not in "iu" or self.array.size != 1:
+        if self.raw.dtype.kind not in "iu" or self.raw.size != 1:
             raise TypeError("only an integer tensor of one element can be used as an index")
         return int(self.item())
 
     def __format__(self, spec: str) -> str:
         return (
             format(self.item(), spec)
-            if self.array.ndim == 0 and spec
+            if self.raw.ndim == 0 and spec
             else repr(self)
             if not spec
             else _no_format(self, spec)
@@ -194,9 +194,9 @@ class Tensor(TensorMethods):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        if value.array.dtype.kind != "f" and self.requires_grad:
-            raise GradError(f"data: a tensor that requires grad needs floating values, got {value.array.dtype}")
-        if (value.array.shape, value.array.dtype) != (self.array.shape, self.array.dtype):
+        if value.raw.dtype.kind != "f" and self.requires_grad:
+            raise GradError(f"data: a tensor that requires grad needs floating values, got {value.raw.dtype}")
+        if (value.raw.shape, value.raw.dtype) != (self.raw.shape, self.raw.dtype):
             self._accumulator = None  # the one that a living graph may hold expects gradients of the old kind
         self.array = value.array
 
@@ -260,7 +260,7 @@ class Tensor(TensorMethods):
     # --- new tensors like this one -----------------------------------------------------------------------------------
 
     def _new(self, array: Any, dtype: Any, requires_grad: Any) -> Tensor:
-        wanted = self.array.dtype if dtype is None else as_dtype(dtype).numpy
+        wanted = self.raw.dtype if dtype is None else as_dtype(dtype).numpy
         return Tensor(np.asarray(array, wanted), requires_grad=requires_grad)
 
     def new_zeros(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False) -> Tensor:
@@ -284,7 +284,7 @@ class Tensor(TensorMethods):
 
     @property
     def T(self) -> Tensor:
-        return self.permute(*reversed(range(self.array.ndim)))
+        return self.permute(*reversed(range(self.raw.ndim)))
 
     @property
     def mT(self) -> Tensor:
@@ -350,7 +350,7 @@ def _size(size: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _no_format(tensor: Tensor, spec: str) -> str:
     raise ShapeError(
-        f"format: a tensor of shape {tensor.array.shape} cannot be formatted as {spec!r}; use .item() on one element"
+        f"format: a tensor of shape {tensor.raw.shape} cannot be formatted as {spec!r}; use .item() on one element"
     )
 
 

@@ -115,13 +115,13 @@ class TensorMethods(Variable):
         return reduce.sum(comparison.ne(self, 0), dim)
 
     def expand_as(self, other: Tensor) -> Tensor:
-        return shape.expand(self, *other.array.shape)  # type: ignore[arg-type]  # as above
+        return shape.expand(self, *other.raw.shape)  # type: ignore[arg-type]  # as above
 
     def view_as(self, other: Tensor) -> Tensor:
-        return shape.view(self, *other.array.shape)  # type: ignore[arg-type]  # as above
+        return shape.view(self, *other.raw.shape)  # type: ignore[arg-type]  # as above
 
     def reshape_as(self, other: Tensor) -> Tensor:
-        return shape.reshape(self, *other.array.shape)  # type: ignore[arg-type]  # as above
+        return shape.reshape(self, *other.raw.shape)  # type: ignore[arg-type]  # as above
 
     def sum_to_size(self, *size: Any) -> Tensor:
         return shape.sum_to_shape(self, shape.as_sizes("sum_to_size", size))  # type: ignore[arg-type]  # as above
@@ -204,17 +204,17 @@ class TensorMethods(Variable):
         return self
 
     def normal_(self, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Any:
-        return self.fill_(random.generator(generator).normal(mean, std, self.array.shape).astype(self.array.dtype))
+        return self.fill_(random.generator(generator).normal(mean, std, self.raw.shape).astype(self.raw.dtype))
 
     def uniform_(self, a: float = 0.0, b: float = 1.0, *, generator: Any = None) -> Any:
         if a > b:
             raise ArgumentError(f"uniform_: expected a <= b, got a = {a} and b = {b}")
-        return self.fill_(random.generator(generator).uniform(a, b, self.array.shape).astype(self.array.dtype))
+        return self.fill_(random.generator(generator).uniform(a, b, self.raw.shape).astype(self.raw.dtype))
 
     def bernoulli_(self, p: float = 0.5, *, generator: Any = None) -> Any:
         if not 0 <= p <= 1:
             raise ArgumentError(f"bernoulli_: p must be a probability, got {p}")
-        return self.fill_((random.generator(generator).random(self.array.shape) < p).astype(self.array.dtype))
+        return self.fill_((random.generator(generator).random(self.raw.shape) < p).astype(self.raw.dtype))
 
     def addcmul_(self, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Any:
         """self + value tensor1 tensor2."""
@@ -238,10 +238,10 @@ class TensorMethods(Variable):
     # --- sizes -------------------------------------------------------------------------------------------------------
 
     def dim(self) -> int:
-        return self.array.ndim
+        return self.raw.ndim
 
     def numel(self) -> int:
-        return math.prod(self.array.shape)
+        return math.prod(self.raw.shape)
 
     ndimension, nelement = dim, numel
 

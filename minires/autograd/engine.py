@@ -17,7 +17,7 @@ import numpy as np
 
 from minires.autograd import anomaly, modes
 from minires.autograd.node import Node
-from minires.autograd.variable import AccumulateGrad, Variable, new_tensor
+from minires.autograd.variable import AccumulateGrad, Variable, add_to, fresh_array, new_tensor, sum_of
 from minires.config import settings
 from minires.errors import ArgumentError, DTypeError, GradError, ShapeError
 
@@ -37,9 +37,9 @@ class _Buffer:
         elif create_graph:
             self.grads[index] = self.grads[index] + grad
         elif self.owned[index]:
-            self.grads[index].array += grad.array
+            add_to(self.grads[index], grad)
         else:
-            self.grads[index] = new_tensor(self.grads[index].array + grad.array)
+            self.grads[index] = sum_of(self.grads[index], grad)
             self.owned[index] = True
 
 
@@ -139,14 +139,14 @@ def _visit(
     for number, reference in node.retained:
         tensor = reference()
         if tensor is not None and grads[number] is not None:
-            kept = grads[number] if create_graph else new_tensor(grads[number].array.copy())
+            kept = grads[number] if create_graph else new_tensor(fresh_array(grads[number]))
             tensor.grad = kept if tensor.grad is None else tensor.grad + kept
     if captures is not None:
         for number in range(len(grads)):
             if (node, number) in captures:
                 captures[node, number] = grads[number]
     if settings.debug >= 3:
-        print(f"minires backward {node!r} <- {[None if g is None else g.array.shape for g in grads]}", file=sys.stderr)
+        print(f"minires backward {node!r} <- {[None if g is None else g.raw.shape for g in grads]}", file=sys.stderr)
     try:
         results = node.run_backward(grads)
     except Exception as error:
@@ -180,15 +180,15 @@ def _checked(node: Node, position: int, grad: Any, create_graph: bool) -> Any:
         raise GradError(
             f"{node.name}: backward must return tensors or None, got {type(grad).__name__} for argument {position}"
         )
-    if grad.array.shape != shape:
+    if grad.raw.shape != shape:
         raise GradError(
-            f"{node.name}: backward returned a gradient of shape {grad.array.shape} for argument {position}, whose shape is {shape}"
+            f"{node.name}: backward returned a gradient of shape {grad.raw.shape} for argument {position}, whose shape is {shape}"
             f"{anomaly.where(node)}"
         )
-    if grad.array.dtype != dtype:
+    if grad.raw.dtype != dtype:
         typed: Any = grad
         grad = typed.to(dtype) if create_graph else new_tensor(typed.array.astype(dtype))
-    if anomaly.is_anomaly_enabled() and anomaly.is_anomaly_check_nan_enabled() and np.isnan(grad.array).any():
+    if anomaly.is_anomaly_enabled() and anomaly.is_anomaly_check_nan_enabled() and np.isnan(np.asarray(grad.raw)).any():
         raise GradError(
             f"{node.name}: backward returned NaN in the gradient of argument {position}{anomaly.where(node)}"
         )
@@ -206,20 +206,18 @@ def _roots(op: str, outputs: Sequence[Any], grad_outputs: Sequence[Any]) -> list
             )
         grad = given
         if grad is None:
-            if output.array.size != 1:
+            if output.raw.size != 1:
                 raise GradError(
-                    f"{op}: without a gradient argument the tensor must have one element, got shape {output.array.shape}. "
+                    f"{op}: without a gradient argument the tensor must have one element, got shape {output.raw.shape}. "
                     "Reduce it first (.sum(), .mean()) or give gradient="
                 )
-            grad = new_tensor(np.ones_like(output.array))
+            grad = new_tensor(np.ones(output.raw.shape, output.raw.dtype))
         if not isinstance(grad, Variable):
             raise ArgumentError(f"{op}: gradient must be a Tensor or None, got {type(grad).__name__}")
-        if grad.array.shape != output.array.shape:
-            raise ShapeError(
-                f"{op}: gradient needs shape {output.array.shape}, that of the tensor, got {grad.array.shape}"
-            )
-        if grad.array.dtype.kind != "f":
-            raise DTypeError(f"{op}: gradient needs a floating dtype, got {grad.array.dtype}")
+        if grad.raw.shape != output.raw.shape:
+            raise ShapeError(f"{op}: gradient needs shape {output.raw.shape}, that of the tensor, got {grad.raw.shape}")
+        if grad.raw.dtype.kind != "f":
+            raise DTypeError(f"{op}: gradient needs a floating dtype, got {grad.raw.dtype}")
         roots.append((edge, grad))
     return roots
 
@@ -255,7 +253,7 @@ def backward(
         for tensor in wanted:
             grad = captures[tensor.edge()]
             if grad is not None:
-                fresh = grad if create_graph else new_tensor(grad.array.copy())
+                fresh = grad if create_graph else new_tensor(fresh_array(grad))
                 tensor.grad = fresh if tensor.grad is None else tensor.grad + fresh
 
 
@@ -286,10 +284,10 @@ def grad(
     for position, (tensor, edge) in enumerate(zip(ins, edges, strict=True)):
         found = captures[edge]
         if found is None and materialize_grads:
-            found = new_tensor(np.zeros_like(tensor.array))
+            found = new_tensor(np.zeros(tensor.raw.shape, tensor.raw.dtype))
         elif found is None and not allow_unused:
             raise GradError(
-                f"grad: input {position} (shape {tensor.array.shape}) was not used to compute the outputs; give "
+                f"grad: input {position} (shape {tensor.raw.shape}) was not used to compute the outputs; give "
                 "allow_unused=True to get None for it"
             )
         results.append(found)
@@ -301,7 +299,7 @@ def _capture_edges(op: str, tensors: Sequence[Any]) -> list[tuple[Any, int]]:
     for position, tensor in enumerate(tensors):
         edge = tensor.edge()
         if edge is None:
-            raise GradError(f"{op}: input {position} (shape {tensor.array.shape}) does not require grad")
+            raise GradError(f"{op}: input {position} (shape {tensor.raw.shape}) does not require grad")
         edges.append(edge)
     return edges
 

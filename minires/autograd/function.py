@@ -1,8 +1,8 @@
 """The one gate: every operation passes through `apply`.
 
-`apply` takes plain arrays out of the tensors, runs the operation's forward, wraps what it returns and, where an input
-requires grad, records a node. It is also the place where versions are watched, views are linked to their base, and the
-time of an operation is taken. Nothing else in minires makes graph nodes.
+`apply` takes the arrays out of the tensors, runs the operation's forward, wraps what it returns and, where an input
+requires grad, records a node. It is also the place where versions are watched, views are linked to their base, private
+arrays are kept or converted, and the time of an operation is taken. Nothing else in minires makes graph nodes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from minires.autograd.node import Node, next_sequence
 from minires.autograd.variable import Variable, new_tensor
 from minires.config import settings
 from minires.errors import ArgumentError, DTypeError, GradError, ShapeError, UnsupportedError
+from minires.kernels.private import PrivateArray
 
 _told: set[tuple[str, str]] = set()  # MINIRES_DEBUG=1 says each choice once
 
@@ -40,13 +41,20 @@ class Op:
     In forward, tensor arguments arrive as plain arrays. backward is written with differentiable operations, so that its own
     derivative exists. `ctx` is the graph node (see `Node`), with `ctx.xp` the array module and `ctx.kernels` the kernel set.
 
+    A structured operation hands its arrays to the kernel set and to `save_for_backward`, and does nothing else with them.
+    So it may be given the set's private arrays (`minires.kernels.private`) and return them; all others get plain ones.
+
     Attributes:
         name: what messages call it.
         view: whether the output may be a view of argument 0.
+        structured: whether forward takes private arrays, if the kernel set in use does.
+        alike: of a structured operation: takes them only if all its tensors hold one private type, in one shape.
     """
 
     name = ""
     view = False
+    structured = False
+    alike = False
 
     @staticmethod
     def forward(ctx: Any, *args: Any, **options: Any) -> Any:
@@ -76,15 +84,20 @@ def apply(op: type[Op], *args: Any, **options: Any) -> Any:
 
     Returns: a tensor, or a tuple of them where forward returns a tuple.
     """
-    recording = False
-    if modes.state.grad:
-        for argument in args:
-            if isinstance(argument, Variable):
+    grad, recording, private = modes.state.grad, False, False
+    arrays: Any = []
+    for argument in args:
+        if isinstance(argument, Variable):
+            if grad:
                 if argument.rewrites_seen != argument.rewrites.count:
                     raise _stale(op, argument)
                 recording = recording or argument._requires_grad
+            argument = argument.raw
+            private = private or isinstance(argument, PrivateArray)
+        arrays.append(argument)
+    if private:
+        arrays = _as_taken(op, args)
     ctx = Context(op, args, recording)
-    arrays = tuple(a.array if isinstance(a, Variable) else a for a in args)
     # IEEE 754 without NumPy's warnings: 1/0 is inf and log(-1) is NaN, as in torch.
     with np.errstate(all="ignore"):
         result = _timed(op, ctx, arrays, options) if settings.debug >= 2 else op.forward(ctx, *arrays, **options)
@@ -96,18 +109,31 @@ def apply(op: type[Op], *args: Any, **options: Any) -> Any:
     return tuple(outputs) if isinstance(result, tuple) else outputs[0]
 
 
+def _as_taken(op: type[Op], args: tuple[Any, ...]) -> list[Any]:
+    """The arrays of `args`, private ones among them, in the form in which `op` and the kernel set take them."""
+    taken = getattr(backend.current_kernels(), "PRIVATE", ()) if op.structured else ()
+    if op.alike:
+        raws = [a.raw for a in args if isinstance(a, Variable)]
+        if len(raws) < len(args) or len({(type(raw), raw.shape) for raw in raws}) > 1:
+            taken = ()
+    return [
+        a if not isinstance(a, Variable) else a.raw if isinstance(a.raw, (np.ndarray, *taken)) else a.array
+        for a in args
+    ]
+
+
 def _wrap(ctx: Context, args: tuple[Any, ...], results: tuple[Any, ...]) -> list[Any]:
     """The outputs of forward as tensors: linked to the node, and to their base where they are views."""
     outputs = []
     for number, value in enumerate(results):
-        output = _variable.tensor_type(value if type(value) is np.ndarray else np.asarray(value))
-        if ctx.op.view and number == 0 and np.may_share_memory(output.array, args[0].array):
+        output = new_tensor(value)
+        if ctx.op.view and number == 0 and np.may_share_memory(output.raw, args[0].raw):
             link_view(output, args[0])
         if ctx.recording:
-            if output.array.dtype.kind == "f" and not any(value is other for other in ctx.non_differentiable):
+            if output.raw.dtype.kind == "f" and not any(value is other for other in ctx.non_differentiable):
                 output._requires_grad = True
                 output.grad_fn, output.output_nr = ctx, number
-            ctx.output_meta.append((output.array.shape, output.array.dtype))
+            ctx.output_meta.append((output.raw.shape, output.raw.dtype))
         outputs.append(output)
     return outputs
 
@@ -123,7 +149,7 @@ def link_view(output: Variable, source: Variable) -> None:
 def _stale(op: type[Op], tensor: Variable) -> GradError:
     what = "a view whose base" if tensor.base is not None else "a tensor that, through a view of it,"
     return GradError(
-        f"{op.name or op.__name__}: an input of shape {tensor.array.shape} is {what} was changed by an in-place operation "
+        f"{op.name or op.__name__}: an input of shape {tensor.raw.shape} is {what} was changed by an in-place operation "
         "since, so its history no longer describes its values. Make the view again after the write, or use the out-of-place form"
     )
 
@@ -151,21 +177,23 @@ def run_inplace(name: str, function: Callable[..., Any], target: Variable, *rest
         _check_rewritable(name, target)
     first = next_sequence()
     out = function(_before_the_write(target), *rest)
-    if out.array.shape != target.array.shape:
+    if out.raw.shape != target.raw.shape:
         raise ShapeError(
-            f"{name}: the result has shape {out.array.shape}, which does not fit in place into a tensor of shape "
-            f"{target.array.shape}; use the out-of-place form"
+            f"{name}: the result has shape {out.raw.shape}, which does not fit in place into a tensor of shape "
+            f"{target.raw.shape}; use the out-of-place form"
         )
-    if out.array.dtype != target.array.dtype:
-        if "biuf".index(out.array.dtype.kind) > "biuf".index(target.array.dtype.kind):
+    if out.raw.dtype != target.raw.dtype:
+        if "biuf".index(out.raw.dtype.kind) > "biuf".index(target.raw.dtype.kind):
             raise DTypeError(
-                f"{name}: the result has dtype {out.array.dtype}, which cannot be written into a tensor of dtype "
-                f"{target.array.dtype}; use the out-of-place form"
+                f"{name}: the result has dtype {out.raw.dtype}, which cannot be written into a tensor of dtype "
+                f"{target.raw.dtype}; use the out-of-place form"
             )
-        out = out.to(target.array.dtype)
+        out = out.to(target.raw.dtype)
     for saved in _saved_since(first, out.grad_fn):
         saved.survive_write(target)
-    if out.array is not target.array:
+    if isinstance(target.raw, PrivateArray):  # no other tensor looks at its memory: to replace it is to write it
+        target.raw = out.raw if isinstance(out.raw, PrivateArray) else _variable.fresh_array(out)
+    elif out.array is not target.array:
         target.array[...] = out.array
     target.writes.count += 1
     for listener in listeners:
@@ -173,7 +201,7 @@ def run_inplace(name: str, function: Callable[..., Any], target: Variable, *rest
     if out.grad_fn is not None:
         for saved in out.grad_fn.saved or ():
             if saved is not None and saved.output_nr is not None and saved.unpack_hook is None:
-                saved.array = target.array
+                saved.array = target.raw
                 saved.watch(target)
         if target.retains:  # the gradient kept is that of the value after the last write, as in torch
             target.grad_fn.retained = [kept for kept in target.grad_fn.retained if kept[1]() is not target]
@@ -190,7 +218,7 @@ def run_inplace(name: str, function: Callable[..., Any], target: Variable, *rest
 
 def _before_the_write(target: Variable) -> Any:
     """`target` as it is now: the same memory and counters, the history of before the write."""
-    old = _variable.tensor_type(target.array)
+    old = _variable.tensor_type(target.raw)
     old.grad_fn, old.output_nr, old._requires_grad = target.grad_fn, target.output_nr, target._requires_grad
     old.writes, old.base, old.inference = target.writes, target.base, target.inference
     old.rewrites, old.rewrites_seen = target.rewrites, target.rewrites_seen
@@ -213,11 +241,14 @@ def _saved_since(first: int, node: Any) -> list[Any]:
 
 
 def check_writable(name: str, target: Variable) -> None:
-    if not target.array.flags.writeable:
+    memory = target.raw if isinstance(target.raw, np.ndarray) else None  # a private array is written by replacing it
+    if memory is not None and not memory.flags.writeable:
         raise ArgumentError(f"{name}: the tensor's memory is read-only; use .clone() or the out-of-place form")
-    if any(stride == 0 and size > 1 for stride, size in zip(target.array.strides, target.array.shape, strict=True)):
+    if memory is not None and any(
+        stride == 0 and size > 1 for stride, size in zip(memory.strides, memory.shape, strict=True)
+    ):
         raise ArgumentError(
-            f"{name}: several elements of the tensor (shape {target.array.shape}) lie at one place in memory, as after "
+            f"{name}: several elements of the tensor (shape {target.raw.shape}) lie at one place in memory, as after "
             "expand(); use .clone() before writing"
         )
     if target.inference and not modes.state.inference:
@@ -241,19 +272,20 @@ def _check_rewritable(name: str, target: Variable) -> None:
 
 
 def detach(tensor: Variable) -> Any:
-    """The same memory without the history. Writes to either are noticed by the other's saved values."""
+    """The same (plain) memory without the history. Writes to either are noticed by the other's saved values."""
     output = new_tensor(tensor.array)
     output.writes = tensor.writes
     output.inference = tensor.inference
     return output
 
 
-def _timed(op: type[Op], ctx: Context, arrays: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def _timed(op: type[Op], ctx: Context, arrays: list[Any], options: dict[str, Any]) -> Any:
     """MINIRES_DEBUG=2: print the time and the memory traffic of every operation."""
     start = time.perf_counter()
     result = op.forward(ctx, *arrays, **options)
     seconds = time.perf_counter() - start
-    touched = [a for a in (*arrays, *(result if isinstance(result, tuple) else (result,))) if isinstance(a, np.ndarray)]
+    values = (*arrays, *(result if isinstance(result, tuple) else (result,)))
+    touched = [a for a in values if isinstance(a, (np.ndarray, PrivateArray))]
     gigabytes = sum(a.nbytes for a in touched) / 1e9
     shapes = " ".join("x".join(map(str, a.shape)) or "scalar" for a in touched)
     print(

@@ -7,7 +7,7 @@ whether those values have been written since.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from minires.autograd import anomaly, modes
 from minires.autograd.variable import AccumulateGrad, Counter, Hooks, Variable, new_tensor
 from minires.errors import GradError
+from minires.kernels.private import PrivateArray
 
 _sequence = itertools.count()
 
@@ -42,7 +43,7 @@ class saved_tensors_hooks:
 
 
 class SavedTensor:
-    """A value kept for backward: the array, the version it had, and the history to give it back with."""
+    """A value kept for backward: the array (plain or private), the version it had, and the history to give it back with."""
 
     __slots__ = ("array", "edge", "label", "output_nr", "packed", "requires_grad", "unpack_hook", "version", "writes")
 
@@ -68,9 +69,9 @@ class SavedTensor:
             return
         self.writes = None
         if self.unpack_hook is None:
-            self.array = self.array.copy()
+            self.array = _surviving(self.array)
         elif isinstance(self.packed, Variable):
-            self.packed = new_tensor(self.packed.array.copy())
+            self.packed = new_tensor(_surviving(self.packed.raw))
 
     def pack(self) -> None:
         if _saved_hooks:
@@ -91,7 +92,7 @@ class SavedTensor:
                 f"(it is at version {self.writes.count}, version {self.version} was saved). Use the out-of-place form, "
                 f"or .clone() before the write{anomaly.where(owner)}"
             )
-        array = self.unpack_hook(self.packed).array if self.unpack_hook is not None else self.array
+        array = self.unpack_hook(self.packed).raw if self.unpack_hook is not None else self.array
         tensor = new_tensor(array)
         if self.writes is not None and self.unpack_hook is None:
             tensor.writes = self.writes
@@ -107,6 +108,11 @@ class SavedTensor:
                 tensor.grad_fn, tensor.output_nr = node, number
             tensor._requires_grad = True
         return tensor
+
+
+def _surviving(array: Any) -> Any:
+    """`array`, which an in-place operation is about to write: a copy, but of a private one, which is replaced, not written."""
+    return array if isinstance(array, PrivateArray) else array.copy()
 
 
 class Node:
@@ -172,9 +178,7 @@ class Node:
 
     # --- what the gate and the engine call ---------------------------------------------------------------------------
 
-    def keep(
-        self, args: tuple[Any, ...], arrays: tuple[Any, ...], results: tuple[Any, ...], outputs: list[Any]
-    ) -> None:
+    def keep(self, args: tuple[Any, ...], arrays: Sequence[Any], results: tuple[Any, ...], outputs: list[Any]) -> None:
         """Turn what forward saved into SavedTensors, finding out which are inputs and which are outputs.
 
         Args:
@@ -188,7 +192,7 @@ class Node:
         self._to_save = ()
 
     def _saved(
-        self, value: Any, args: tuple[Any, ...], arrays: tuple[Any, ...], results: tuple[Any, ...], outputs: list[Any]
+        self, value: Any, args: tuple[Any, ...], arrays: Sequence[Any], results: tuple[Any, ...], outputs: list[Any]
     ) -> SavedTensor:
         for i, (argument, array) in enumerate(zip(args, arrays, strict=True)):
             if isinstance(argument, Variable) and (array is value or argument is value):
@@ -197,20 +201,20 @@ class Node:
                         f"{self.name}: an inference tensor cannot be saved for a backward pass; use .clone() on it "
                         "outside inference_mode"
                     )
-                saved = SavedTensor(argument.array, f"input {i}")
+                saved = SavedTensor(argument.raw, f"input {i}")
                 saved.edge = self.next_functions[i]
                 saved.watch(argument)
                 saved.pack()
                 return saved
         for i, (result, output) in enumerate(zip(results, outputs, strict=True)):
-            if result is value:  # the result, not output.array: NumPy returns scalars where arrays have no dimensions
-                saved = SavedTensor(output.array, f"output {i}")
+            if result is value:  # the result, not output.raw: NumPy returns scalars where arrays have no dimensions
+                saved = SavedTensor(output.raw, f"output {i}")
                 saved.output_nr = i
                 saved.requires_grad = output._requires_grad
                 saved.watch(output)
                 saved.pack()
                 return saved
-        saved = SavedTensor(value.array if isinstance(value, Variable) else np.asarray(value), "an intermediate")
+        saved = SavedTensor((value if isinstance(value, Variable) else new_tensor(value)).raw, "an intermediate")
         saved.pack()
         return saved
 

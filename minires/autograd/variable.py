@@ -8,6 +8,10 @@ Three small things make in-place operations safe:
   share it. A tensor that has not seen the last one has a history that no longer describes its values; using it in a graph
   is an error.
 * a view keeps its base, so that a recorded write through a view of a leaf is refused.
+
+The values may be a kernel set's private array (`minires.kernels.private`), which structured operations hand to each other.
+`raw` is what is there; `array` is always a plain NumPy array: its first use converts, once, and the plain array takes the
+private one's place. Views, writes and `detach()` go through `array`, so two tensors never share a private array's memory.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import numpy as np
 
 from minires.autograd import modes
 from minires.errors import GradError, ShapeError
+from minires.kernels.private import PrivateArray
 
 
 class Counter:
@@ -63,7 +68,8 @@ class Variable:
     """An array, whether it requires grad, its gradient, and the node that made it.
 
     Attributes:
-        array: the values, a NumPy array.
+        raw: the values as they are: a NumPy array, or a kernel set's private one. Both have shape, dtype, ndim and size.
+        array: the values, a NumPy array; a private one is converted, and replaced.
         requires_grad: whether gradients with respect to it are wanted.
         grad: d loss / d self, a tensor of the same shape, or None.
         grad_fn: the node that made it; None for a leaf.
@@ -71,7 +77,7 @@ class Variable:
     """
 
     def __init__(self, array: Any, requires_grad: bool = False) -> None:
-        self.array: Any = array
+        self.raw: Any = array
         self._requires_grad = False
         self._grad: Any = None
         self.grad_fn: Any = None
@@ -89,6 +95,19 @@ class Variable:
         if requires_grad:
             self.requires_grad = True
 
+    # --- values ------------------------------------------------------------------------------------------------------
+
+    @property
+    def array(self) -> Any:
+        raw = self.raw
+        if isinstance(raw, PrivateArray):
+            self.raw = raw = raw.to_plain()
+        return raw
+
+    @array.setter
+    def array(self, value: Any) -> None:
+        self.raw = value
+
     # --- what a tensor is in the graph -------------------------------------------------------------------------------
 
     @property
@@ -97,9 +116,9 @@ class Variable:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if value and self.array.dtype.kind != "f":
+        if value and self.raw.dtype.kind != "f":
             raise GradError(
-                f"requires_grad: only floating tensors can require grad, got dtype {self.array.dtype}; convert with .float()"
+                f"requires_grad: only floating tensors can require grad, got dtype {self.raw.dtype}; convert with .float()"
             )
         if not value and self.grad_fn is not None:
             raise GradError(
@@ -126,12 +145,10 @@ class Variable:
         if value is not None:
             if not isinstance(value, Variable):
                 raise GradError(f"grad: expected a Tensor or None, got {type(value).__name__}")
-            if value.array.shape != self.array.shape:
-                raise ShapeError(
-                    f"grad: expected shape {self.array.shape}, that of the tensor, got {value.array.shape}"
-                )
-            if value.array.dtype != self.array.dtype:
-                raise GradError(f"grad: expected dtype {self.array.dtype}, that of the tensor, got {value.array.dtype}")
+            if value.raw.shape != self.raw.shape:
+                raise ShapeError(f"grad: expected shape {self.raw.shape}, that of the tensor, got {value.raw.shape}")
+            if value.raw.dtype != self.raw.dtype:
+                raise GradError(f"grad: expected dtype {self.raw.dtype}, that of the tensor, got {value.raw.dtype}")
         self._grad = value
 
     @property
@@ -196,8 +213,29 @@ tensor_type: type[Variable] = Variable  # minires.tensor puts Tensor here: autog
 
 
 def new_tensor(array: Any) -> Any:
-    """A tensor over `array` with no history."""
-    return tensor_type(np.asarray(array))
+    """A tensor over `array` (plain or private) with no history."""
+    return tensor_type(array if type(array) is np.ndarray or isinstance(array, PrivateArray) else np.asarray(array))
+
+
+def fresh_array(tensor: Variable) -> np.ndarray:
+    """The values of `tensor` in a new plain array, C-contiguous; the tensor stays as it is."""
+    raw = tensor.raw
+    return raw.to_plain() if isinstance(raw, PrivateArray) else np.array(raw, copy=True, order="C")
+
+
+def sum_of(a: Variable, b: Variable) -> Any:
+    """a + b as a new tensor without history; private if both are of one private type."""
+    if isinstance(a.raw, PrivateArray) and type(a.raw) is type(b.raw):
+        return new_tensor(a.raw.add(b.raw))
+    return new_tensor(a.array + b.array)
+
+
+def add_to(total: Variable, extra: Variable) -> None:
+    """total += extra, in the memory of `total`, which must be the caller's own."""
+    if isinstance(total.raw, PrivateArray) and type(total.raw) is type(extra.raw):
+        total.raw.iadd(extra.raw)
+    else:
+        total.array += extra.array
 
 
 class AccumulateGrad:
@@ -210,7 +248,7 @@ class AccumulateGrad:
     def __init__(self, variable: Variable) -> None:
         self.variable = variable
         self.sequence = -1
-        self.output_meta = [(variable.array.shape, variable.array.dtype)]
+        self.output_meta = [(variable.raw.shape, variable.raw.dtype)]
 
     def __repr__(self) -> str:
         return "<AccumulateGrad>"
@@ -222,9 +260,10 @@ class AccumulateGrad:
         leaf = self.variable
         if create_graph:
             leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+            leaf.grad.array  # noqa: B018  # the gradient of a leaf is always plain: converts a private one in its place
         elif leaf.grad is None:
             # A copy: the same array may be the gradient of two leaves (a + b), and a user may scale one of them in place.
-            leaf.grad = new_tensor(np.array(grad.array, copy=True, order="C"))
+            leaf.grad = new_tensor(fresh_array(grad))
         else:
             leaf.grad.array += grad.array
             leaf.grad._bump_version()

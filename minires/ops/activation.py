@@ -48,10 +48,11 @@ class ReLU(Op):
     """
 
     name = "relu"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
-        y = ctx.xp.asarray(ctx.kernels.relu_forward(x))
+        y = ctx.kernels.relu_forward(x)
         ctx.save_for_backward(y)
         return y
 
@@ -65,6 +66,7 @@ class ReLUBackward(Op):
     """v = g where not (y <= 0), else 0. Linear in g, so it is its own adjoint; y moves v nowhere but at the kink."""
 
     name = "relu_backward"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, grad_y: Any, y: Any) -> Any:

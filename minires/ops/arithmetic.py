@@ -13,6 +13,7 @@ from minires.autograd import Op, apply
 from minires.autograd.variable import Variable
 from minires.dtypes import result_type
 from minires.errors import ArgumentError, DTypeError
+from minires.kernels.private import PrivateArray
 from minires.ops.comparison import logical_and, logical_not, logical_or
 from minires.ops.operands import operands
 from minires.ops.shape import sum_to_shape, to_dtype
@@ -26,11 +27,12 @@ class Add(Op):
     """y = a + b;  dL/da = dL/dy,  dL/db = dL/dy."""
 
     name = "add"
+    structured = alike = True  # two private arrays of one shape (a residual join) meet in the kernel set's own form
 
     @staticmethod
     def forward(ctx: Any, a: Any, b: Any) -> Any:
         ctx.shapes = a.shape, b.shape
-        return a + b
+        return a.add(b) if isinstance(a, PrivateArray) else a + b
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
@@ -154,7 +156,7 @@ def _to_the_chosen(grad_y: Any, a: Any, b: Any, a_wins: Any) -> tuple[Any, Any]:
     nan = logical_or(isnan(a), isnan(b))
     share_a = where(tie, 0.5, where(logical_or(a_wins, nan), 1.0, 0.0))
     share_b = where(tie, 0.5, where(logical_and(a_wins, logical_not(nan)), 0.0, 1.0))
-    return sum_to_shape(grad_y * share_a, a.array.shape), sum_to_shape(grad_y * share_b, b.array.shape)
+    return sum_to_shape(grad_y * share_a, a.raw.shape), sum_to_shape(grad_y * share_b, b.raw.shape)
 
 
 class Where(Op):
@@ -310,8 +312,8 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
         from minires.ops.index import nonzero
 
         return nonzero(condition, as_tuple=True)
-    if isinstance(condition, Variable) and condition.array.dtype != np.bool_:
-        raise DTypeError(f"where: condition must be a bool tensor, got {condition.array.dtype}")
+    if isinstance(condition, Variable) and condition.raw.dtype != np.bool_:
+        raise DTypeError(f"where: condition must be a bool tensor, got {condition.raw.dtype}")
     a, b = operands("where", input, other)
     return apply(Where, condition if isinstance(condition, Variable) else np.asarray(condition, bool), a, b)
 

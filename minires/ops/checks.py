@@ -22,20 +22,20 @@ def check_tensor(op: str, name: str, value: Any) -> None:
 def check_rank(op: str, name: str, tensor: Any, ranks: int | Iterable[int]) -> None:
     """`tensor` must have one of the numbers of dimensions `ranks`."""
     allowed = (ranks,) if isinstance(ranks, int) else tuple(ranks)
-    if tensor.array.ndim not in allowed:
+    if tensor.raw.ndim not in allowed:
         expected = " or ".join(str(rank) for rank in allowed)
-        raise ShapeError(f"{op}: {name} needs {expected} dimensions, got {name}.shape = {tensor.array.shape}")
+        raise ShapeError(f"{op}: {name} needs {expected} dimensions, got {name}.shape = {tensor.raw.shape}")
 
 
 def check_floating(op: str, name: str, tensor: Any) -> None:
     """`tensor` must hold floating numbers."""
-    if tensor.array.dtype.kind != "f":
-        raise DTypeError(f"{op}: {name} needs a floating dtype, got {tensor.array.dtype}; convert with .float()")
+    if tensor.raw.dtype.kind != "f":
+        raise DTypeError(f"{op}: {name} needs a floating dtype, got {tensor.raw.dtype}; convert with .float()")
 
 
 def check_same_dtype(op: str, **tensors: Any) -> None:
     """All the tensors (None is left out) must have one dtype."""
-    given = {name: t.array.dtype for name, t in tensors.items() if t is not None}
+    given = {name: t.raw.dtype for name, t in tensors.items() if t is not None}
     if len(set(given.values())) > 1:
         listed = ", ".join(f"{name} {dtype}" for name, dtype in given.items())
         raise DTypeError(f"{op}: all tensors need one dtype, got {listed}; convert with .to(dtype)")
@@ -43,7 +43,7 @@ def check_same_dtype(op: str, **tensors: Any) -> None:
 
 def check_same_device(op: str, **tensors: Any) -> None:
     """All the tensors (None is left out) must be on one device."""
-    given = {name: backend.device_of(t.array) for name, t in tensors.items() if t is not None}
+    given = {name: backend.device_of(t.raw) for name, t in tensors.items() if t is not None}
     if len(set(given.values())) > 1:
         listed = ", ".join(f"{name} on {device}" for name, device in given.items())
         raise DeviceError(f"{op}: all tensors must be on one device, got {listed}; move with .to(device)")

@@ -36,6 +36,7 @@ class Conv2d(Op):
     """y = w * x + b;  dL/dx = Conv2dBackwardX(dL/dy, w), dL/dw = Conv2dBackwardWeight(dL/dy, x), dL/db = sum of dL/dy."""
 
     name = "conv2d"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any = None, *, geometry: Conv2dGeometry) -> Any:
@@ -59,6 +60,7 @@ class Conv2dBackwardX(Op):
     """x' = w^T v;  dL/dv = Conv2d(dL/dx', w),  dL/dw = Conv2dBackwardWeight(v, dL/dx')."""
 
     name = "conv2d_backward_x"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, grad_y: Any, weight: Any, *, geometry: Conv2dGeometry) -> Any:
@@ -80,6 +82,7 @@ class Conv2dBackwardWeight(Op):
     """w' = v x^T;  dL/dv = Conv2d(x, dL/dw'),  dL/dx = Conv2dBackwardX(v, dL/dw')."""
 
     name = "conv2d_backward_weight"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, grad_y: Any, x: Any, *, geometry: Conv2dGeometry) -> Any:
@@ -143,21 +146,21 @@ def conv2d(
     """
     op = "conv2d"
     _check_tensors(op, input, weight, bias)
-    c_out, c_per_group, k_h, k_w = weight.array.shape
+    c_out, c_per_group, k_h, k_w = weight.raw.shape
     stride_h, stride_w = _at_least(op, "stride", stride, 1)
     dilation_h, dilation_w = _at_least(op, "dilation", dilation, 1)
     _check_groups(op, groups, "weight's output channels", c_out)
-    batched = input.array.ndim == 4
+    batched = input.raw.ndim == 4
     x = input if batched else unsqueeze(input, 0)
-    n, c_in, h, w = x.array.shape
+    n, c_in, h, w = x.raw.shape
     if c_in % groups:
         raise ShapeError(
-            f"{op}: input channels must divide into groups = {groups}, got input.shape = {input.array.shape}"
+            f"{op}: input channels must divide into groups = {groups}, got input.shape = {input.raw.shape}"
         )
     if c_in // groups != c_per_group:
         rule = f"C_in / groups = {c_in} / {groups}" if groups > 1 else "C_in"
         raise ShapeError(
-            f"{op}: weight needs {c_in // groups} input channels ({rule}), got weight.shape = {weight.array.shape}"
+            f"{op}: weight needs {c_in // groups} input channels ({rule}), got weight.shape = {weight.raw.shape}"
         )
     top, bottom, left, right = _paddings(op, padding, (k_h, k_w), (stride_h, stride_w), (dilation_h, dilation_w))
     geometry = Conv2dGeometry(
@@ -168,7 +171,7 @@ def conv2d(
         raise ShapeError(
             f"{op}: the window covers {geometry.span_h} x {geometry.span_w} (kernel {k_h} x {k_w}, dilation "
             f"{dilation_h} x {dilation_w}), which the padded input of {h + top + bottom} x {w + left + right} does not hold, got "
-            f"input.shape = {input.array.shape}; pad more or use a smaller kernel"
+            f"input.shape = {input.raw.shape}; pad more or use a smaller kernel"
         )
     y = apply(Conv2d, x, weight, bias, geometry=geometry)
     return y if batched else squeeze(y, 0)
@@ -212,7 +215,7 @@ def conv_transpose2d(
     """
     op = "conv_transpose2d"
     _check_tensors(op, input, weight, bias)
-    c_in, c_out_per_group, k_h, k_w = weight.array.shape
+    c_in, c_out_per_group, k_h, k_w = weight.raw.shape
     strides = _at_least(op, "stride", stride, 1)
     dilations = _at_least(op, "dilation", dilation, 1)
     paddings = _at_least(op, "padding", padding, 0)
@@ -223,16 +226,16 @@ def conv_transpose2d(
             f"stride = {strides}, dilation = {dilations}"
         )
     _check_groups(op, groups, "weight's input channels", c_in)
-    batched = input.array.ndim == 4
+    batched = input.raw.ndim == 4
     x = input if batched else unsqueeze(input, 0)
-    if x.array.shape[1] != c_in:
+    if x.raw.shape[1] != c_in:
         raise ShapeError(
-            f"{op}: weight needs {x.array.shape[1]} input channels (its first dimension), "
-            f"got weight.shape = {weight.array.shape}"
+            f"{op}: weight needs {x.raw.shape[1]} input channels (its first dimension), "
+            f"got weight.shape = {weight.raw.shape}"
         )
     c_out = c_out_per_group * groups
     _check_bias(op, bias, c_out)
-    h, w = x.array.shape[2:]
+    h, w = x.raw.shape[2:]
     # One window an input pixel, before padding is cut off and output_padding added.
     full = tuple(
         (size - 1) * s + span(k, d) for size, k, s, d in zip((h, w), (k_h, k_w), strides, dilations, strict=True)
@@ -240,14 +243,14 @@ def conv_transpose2d(
     h_out, w_out = (f - 2 * p + e for f, p, e in zip(full, paddings, extras, strict=True))
     if min(h, w) < 1 or min(k_h, k_w) < 1 or min(h_out, w_out) < 1:
         raise ShapeError(
-            f"{op}: the output would have {h_out} x {w_out} pixels, got input.shape = {input.array.shape}, "
+            f"{op}: the output would have {h_out} x {w_out} pixels, got input.shape = {input.raw.shape}, "
             f"kernel {k_h} x {k_w}, padding = {paddings}; pad less"
         )
     # A convolution that maps h_out rows to h leaves up to stride - 1 of them unread: that is output_padding. More of it
     # (allowed where the dilation is larger) means rows that no convolution of this stride has: added and cut off by hand.
     by_hand = any(e >= s for e, s in zip(extras, strides, strict=True))
     geometry = Conv2dGeometry(
-        n=x.array.shape[0],
+        n=x.raw.shape[0],
         c_in=c_out,
         h=full[0] if by_hand else h_out,
         w=full[1] if by_hand else w_out,
@@ -286,10 +289,8 @@ def _check_tensors(op: str, input: Any, weight: Any, bias: Any) -> None:
 
 
 def _check_bias(op: str, bias: Any, c_out: int) -> None:
-    if bias is not None and bias.array.shape != (c_out,):
-        raise ShapeError(
-            f"{op}: bias needs one value an output channel, ({c_out},), got bias.shape = {bias.array.shape}"
-        )
+    if bias is not None and bias.raw.shape != (c_out,):
+        raise ShapeError(f"{op}: bias needs one value an output channel, ({c_out},), got bias.shape = {bias.raw.shape}")
 
 
 def _check_groups(op: str, groups: Any, what: str, channels: int) -> None:

@@ -127,13 +127,13 @@ def cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise ArgumentError(f"cross_entropy: label_smoothing must be from 0 to 1, got {label_smoothing}")
     batched, per_sample = _as_batch(input)
-    if target.array.dtype.kind == "f":
+    if target.raw.dtype.kind == "f":
         _check_probabilities(input, target, ignore_index)
         loss = _cross_entropy_of_probabilities(batched, target, weight, float(label_smoothing))
         if reduction == "none":
             return reshape(loss, per_sample)
         total = sum_over(loss)
-        return total if reduction == "sum" else total / loss.array.size
+        return total if reduction == "sum" else total / loss.raw.size
     labels = _check_labels("cross_entropy", batched, target, per_sample, weight, ignore_index)
     loss = apply(CrossEntropy, batched, labels, weight, ignore_index, float(label_smoothing))
     return _reduce_labelled(loss, labels, weight, ignore_index, reduction, per_sample)
@@ -174,7 +174,7 @@ def nll_loss(
     labels = _check_labels("nll_loss", batched, target, per_sample, weight, ignore_index)
     kept = labels != ignore_index
     safe = np.where(kept, labels, 0)
-    if batched.array.size:
+    if batched.raw.size:
         index = type(target)(safe[:, None].astype(np.int64))
         picked = reshape(gather(batched, 1, index), labels.shape)
     else:

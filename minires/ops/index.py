@@ -113,13 +113,11 @@ class SetItem(Op):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
-        grad_x = (
-            apply(SetItem, grad_y, np.zeros((), grad_y.array.dtype), ctx.index) if ctx.needs_input_grad[0] else None
-        )
+        grad_x = apply(SetItem, grad_y, np.zeros((), grad_y.raw.dtype), ctx.index) if ctx.needs_input_grad[0] else None
         grad_value = None
         if ctx.needs_input_grad[1]:
             taken = apply(GetItem, grad_y, ctx.index)
-            extra = len(ctx.shape) - taken.array.ndim  # NumPy drops leading ones of the value
+            extra = len(ctx.shape) - taken.raw.ndim  # NumPy drops leading ones of the value
             grad_value = reshape(sum_to_shape(taken, ctx.shape[max(extra, 0) :]), ctx.shape)
         return grad_x, grad_value
 
@@ -139,7 +137,7 @@ class Gather(Op):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         (index,) = ctx.saved_tensors
-        zeros = new_tensor(np.zeros(ctx.shape, grad_y.array.dtype))
+        zeros = new_tensor(np.zeros(ctx.shape, grad_y.raw.dtype))
         return apply(ScatterAdd, zeros, ctx.dim, index, grad_y)
 
 
@@ -202,25 +200,25 @@ def getitem(input: Any, index: Any) -> Tensor:
     try:
         return apply(GetItem, input, items)
     except IndexError as error:
-        raise LabelError(f"getitem: {error}, for a tensor of shape {input.array.shape}") from None
+        raise LabelError(f"getitem: {error}, for a tensor of shape {input.raw.shape}") from None
 
 
 def _index_along(op: str, input: Tensor, dim: int, index: Any) -> tuple[int, Any]:
     check_tensor(op, "input", input)
     check_tensor(op, "index", index)
-    d = dimension(op, dim, input.array.ndim)
-    if index.array.dtype.kind not in "iu":
-        raise DTypeError(f"{op}: index must hold integers, got {index.array.dtype}")
-    if index.array.ndim != input.array.ndim:
-        raise ShapeError(f"{op}: index needs {input.array.ndim} dimensions, got index.shape = {index.array.shape}")
-    size = input.array.shape[d]
-    if index.array.size and not (index.array.min() >= 0 and index.array.max() < size):
+    d = dimension(op, dim, input.raw.ndim)
+    if index.raw.dtype.kind not in "iu":
+        raise DTypeError(f"{op}: index must hold integers, got {index.raw.dtype}")
+    if index.raw.ndim != input.raw.ndim:
+        raise ShapeError(f"{op}: index needs {input.raw.ndim} dimensions, got index.shape = {index.raw.shape}")
+    size = input.raw.shape[d]
+    if index.raw.size and not (index.array.min() >= 0 and index.array.max() < size):
         bad = index.array[(index.array < 0) | (index.array >= size)][0]
         raise LabelError(f"{op}: index must be from 0 to {size - 1} along dimension {d}, got {bad}")
-    for k, (have, limit) in enumerate(zip(index.array.shape, input.array.shape, strict=True)):
+    for k, (have, limit) in enumerate(zip(index.raw.shape, input.raw.shape, strict=True)):
         if k != d and have > limit:
             raise ShapeError(
-                f"{op}: index.shape {index.array.shape} goes beyond input.shape {input.array.shape} in dimension {k}"
+                f"{op}: index.shape {index.raw.shape} goes beyond input.shape {input.raw.shape} in dimension {k}"
             )
     return d, index.array
 
@@ -245,12 +243,12 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     if isinstance(src, Variable):
         src = getitem(src, tuple(slice(0, size) for size in array.shape))
         return apply(SetItem, input, to_dtype(src, input.dtype), where)
-    return apply(SetItem, input, np.asarray(src, input.array.dtype), where)
+    return apply(SetItem, input, np.asarray(src, input.raw.dtype), where)
 
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices of `input` along `dim` that the vector `index` names."""
-    d = dimension("index_select", dim, input.array.ndim)
+    d = dimension("index_select", dim, input.raw.ndim)
     return getitem(input, (*(slice(None),) * d, index))
 
 
@@ -258,23 +256,23 @@ def masked_fill(input: Tensor, mask: Any, value: Any) -> Tensor:
     """`value` where `mask`, `input` elsewhere."""
     check_tensor("masked_fill", "input", input)
     check_tensor("masked_fill", "mask", mask)
-    if mask.array.dtype != np.bool_:
-        raise DTypeError(f"masked_fill: mask must be a bool tensor, got {mask.array.dtype}")
-    shape = np.broadcast_shapes(input.array.shape, mask.array.shape)
-    if shape != input.array.shape:
+    if mask.raw.dtype != np.bool_:
+        raise DTypeError(f"masked_fill: mask must be a bool tensor, got {mask.raw.dtype}")
+    shape = np.broadcast_shapes(input.raw.shape, mask.raw.shape)
+    if shape != input.raw.shape:
         input = input.expand(shape)
     return apply(MaskedFill, input, mask, _bound(value))
 
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where `mask`, as a vector."""
-    shape = np.broadcast_shapes(input.array.shape, mask.array.shape)
+    shape = np.broadcast_shapes(input.raw.shape, mask.raw.shape)
     return getitem(input.expand(shape), mask.expand(shape))
 
 
 def nonzero(input: Tensor, as_tuple: bool = False) -> Any:
     """The indices of the elements that are not zero: (count, rank), or a tuple of one vector a dimension."""
-    found = np.nonzero(input.array if input.array.ndim else input.array.reshape(1))
+    found = np.nonzero(input.array if input.raw.ndim else input.array.reshape(1))
     return tuple(new_tensor(i) for i in found) if as_tuple else new_tensor(np.stack(found, axis=1))
 
 
@@ -287,17 +285,17 @@ def assign(target: Tensor, index: Any, value: Any) -> None:
         if isinstance(value, Variable):
             source: Any = to_dtype(value, target.dtype)
         else:
-            source = np.asarray(value).astype(target.array.dtype)
+            source = np.asarray(value).astype(target.raw.dtype)
         apply_inplace(SetItem, target, source, tuple(i.copy() if isinstance(i, np.ndarray) else i for i in items))
         return
     check_writable("setitem", target)
     source = value.array if isinstance(value, Variable) else np.asarray(value)
-    if source.dtype.kind == "f" and target.array.dtype.kind != "f":
-        source = source.astype(target.array.dtype)
+    if source.dtype.kind == "f" and target.raw.dtype.kind != "f":
+        source = source.astype(target.raw.dtype)
     try:
         target.array[items] = source
     except IndexError as error:
-        raise LabelError(f"setitem: {error}, for a tensor of shape {target.array.shape}") from None
+        raise LabelError(f"setitem: {error}, for a tensor of shape {target.raw.shape}") from None
     except ValueError as error:
         raise ShapeError(f"setitem: a value of shape {source.shape} does not fit: {error}") from None
     target._bump_version()
@@ -314,5 +312,5 @@ def _heal(target: Tensor, items: tuple[Any, ...], value: Any) -> None:
     ):
         place = _take(target.array, items)
         same = place.__array_interface__["data"] == value.array.__array_interface__["data"]
-        if same and place.shape == value.array.shape and place.strides == value.array.strides:
+        if same and place.shape == value.raw.shape and place.strides == value.array.strides:
             target.rewrites_seen = target.rewrites.count

@@ -132,7 +132,7 @@ def interpolate(
     check_floating(op, "input", input)
     if mode == "nearest" and align_corners is not None:
         raise ArgumentError(f"{op}: align_corners is for mode 'bilinear', got {align_corners!r} with mode 'nearest'")
-    n, c, h, w = input.array.shape
+    n, c, h, w = input.raw.shape
     if (size is None) == (scale_factor is None):
         raise ArgumentError(
             f"{op}: give either size or scale_factor, got size = {size!r}, scale_factor = {scale_factor!r}"
@@ -149,7 +149,7 @@ def interpolate(
         h_out, w_out = math.floor(h * factors[0]), math.floor(w * factors[1])
     if min(h, w, h_out, w_out) < 1:
         raise ShapeError(
-            f"{op}: input and output need at least one row and column, got input.shape = {input.array.shape} "
+            f"{op}: input and output need at least one row and column, got input.shape = {input.raw.shape} "
             f"and an output of {h_out} x {w_out}"
         )
     if recompute_scale_factor:

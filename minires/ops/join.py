@@ -78,7 +78,7 @@ def repeat(input: Tensor, *sizes: Any) -> Tensor:
     """The tensor written `sizes[i]` times along each dimension, as a copy."""
     check_tensor("repeat", "input", input)
     counts = as_sizes("repeat", sizes)
-    shape = input.array.shape
+    shape = input.raw.shape
     if len(counts) < len(shape) or any(c < 0 for c in counts):
         raise ArgumentError(f"repeat: needs a count >= 0 for each of the {len(shape)} dimensions, got {counts}")
     shape = (1,) * (len(counts) - len(shape)) + shape
@@ -90,19 +90,19 @@ def repeat(input: Tensor, *sizes: Any) -> Tensor:
 def flip(input: Tensor, *dims: Any) -> Tensor:
     """The order of the elements reversed along `dims`, as a copy."""
     check_tensor("flip", "input", input)
-    return apply(Flip, input, dimensions("flip", as_sizes("flip", dims), input.array.ndim))
+    return apply(Flip, input, dimensions("flip", as_sizes("flip", dims), input.raw.ndim))
 
 
 def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """The elements shifted cyclically; without dims, over the flattened tensor."""
     check_tensor("roll", "input", input)
     if dims is None:
-        return reshape(roll(flatten(input), shifts, 0), input.array.shape)
+        return reshape(roll(flatten(input), shifts, 0), input.raw.shape)
     amounts = tuple(shifts) if isinstance(shifts, (tuple, list)) else (shifts,)
     axes = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
     if len(amounts) != len(axes):
         raise ArgumentError(f"roll: shifts and dims need the same length, got {shifts!r} and {dims!r}")
-    return apply(Roll, input, amounts, tuple(dimension("roll", d, input.array.ndim) for d in axes))
+    return apply(Roll, input, amounts, tuple(dimension("roll", d, input.raw.ndim) for d in axes))
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -112,10 +112,10 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         raise ArgumentError("cat: expected at least one tensor, got none")
     for position, tensor in enumerate(items):
         check_tensor("cat", f"tensors[{position}]", tensor)
-    first = items[0].array.shape
+    first = items[0].raw.shape
     d = dimension("cat", dim, len(first))
     for position, tensor in enumerate(items):
-        shape = tensor.array.shape
+        shape = tensor.raw.shape
         if (
             len(shape) == 0
             or len(shape) != len(first)
@@ -136,19 +136,19 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         raise ArgumentError("stack: expected at least one tensor, got none")
     for position, tensor in enumerate(items):
         check_tensor("stack", f"tensors[{position}]", tensor)
-        if tensor.array.shape != items[0].array.shape:
+        if tensor.raw.shape != items[0].raw.shape:
             raise ShapeError(
-                f"stack: all tensors need one shape, got tensors[0].shape = {items[0].array.shape} and tensors[{position}].shape = "
-                f"{tensor.array.shape}"
+                f"stack: all tensors need one shape, got tensors[0].shape = {items[0].raw.shape} and tensors[{position}].shape = "
+                f"{tensor.raw.shape}"
             )
-    d = dimension("stack", dim, items[0].array.ndim + 1)
+    d = dimension("stack", dim, items[0].raw.ndim + 1)
     return cat([unsqueeze(item, d) for item in items], d)
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
-    items = [flatten(t) if t.array.ndim == 0 else t for t in tensors]
-    return cat(items, 0 if items and items[0].array.ndim == 1 else 1)
+    items = [flatten(t) if t.raw.ndim == 0 else t for t in tensors]
+    return cat(items, 0 if items and items[0].raw.ndim == 1 else 1)
 
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
-    return cat([reshape(t, 1, -1) if t.array.ndim < 2 else t for t in tensors], 0)
+    return cat([reshape(t, 1, -1) if t.raw.ndim < 2 else t for t in tensors], 0)

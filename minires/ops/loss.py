@@ -148,4 +148,4 @@ def _reduce(loss: Any, reduction: str) -> Any:
     if reduction == "none":
         return loss
     total = sum_over(loss)
-    return total if reduction == "sum" else total / loss.array.size
+    return total if reduction == "sum" else total / loss.raw.size

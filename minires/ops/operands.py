@@ -32,7 +32,7 @@ def operands(op: str, a: Any, b: Any, floating: bool = False) -> tuple[Any, Any]
     dtype = result_type(a, b)
     if floating and not dtype.is_floating_point:
         dtype = get_default_dtype()
-    shapes = [v.array.shape if isinstance(v, Variable) else np.shape(v) for v in (a, b)]
+    shapes = [v.raw.shape if isinstance(v, Variable) else np.shape(v) for v in (a, b)]
     if shapes[0] != shapes[1]:
         for x, y in zip(reversed(shapes[0]), reversed(shapes[1]), strict=False):
             if x != y and 1 not in (x, y):
@@ -40,7 +40,7 @@ def operands(op: str, a: Any, b: Any, floating: bool = False) -> tuple[Any, Any]
                     f"{op}: the shapes {shapes[0]} and {shapes[1]} do not broadcast: {x} and {y} are neither equal nor 1"
                 )
     return tuple(
-        (v if v.array.dtype == dtype.numpy else to_dtype(v, dtype))
+        (v if v.raw.dtype == dtype.numpy else to_dtype(v, dtype))
         if isinstance(v, Variable)
         else np.asarray(v).astype(dtype.numpy)
         for v in (a, b)

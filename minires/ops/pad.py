@@ -77,15 +77,15 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if value is not None and value != 0:
         raise ArgumentError(f"pad: value is for mode 'constant' only, got value = {value!r} with mode {mode!r}")
     padded_dims = len(pad) // 2
-    if not (1 <= padded_dims <= 3 and input.array.ndim in (padded_dims + 1, padded_dims + 2)):
+    if not (1 <= padded_dims <= 3 and input.raw.ndim in (padded_dims + 1, padded_dims + 2)):
         raise ShapeError(
             f"pad: mode {mode!r} pads the last 1 to 3 dimensions with one or two in front of them, got pad of "
-            f"{padded_dims} dimensions for input.shape = {input.array.shape}; use mode 'constant', or unsqueeze"
+            f"{padded_dims} dimensions for input.shape = {input.raw.shape}; use mode 'constant', or unsqueeze"
         )
     y = input
     for dim, (before, after) in enumerate(amounts):
-        if dim >= input.array.ndim - padded_dims:
-            index = _source_positions(mode, input.array.shape, dim, before, after)
+        if dim >= input.raw.ndim - padded_dims:
+            index = _source_positions(mode, input.raw.shape, dim, before, after)
             y = apply(GetItem, y, (*(slice(None),) * dim, index))
     return y
 
@@ -93,11 +93,11 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 def constant_pad(input: Tensor, pad: Sequence[int], value: float = 0.0) -> Tensor:
     """`pad` in mode 'constant'."""
     amounts = _amounts(input, pad)
-    for dim, (size, (before, after)) in enumerate(zip(input.array.shape, amounts, strict=True)):
+    for dim, (size, (before, after)) in enumerate(zip(input.raw.shape, amounts, strict=True)):
         if size + min(before, 0) + min(after, 0) < 0:
             raise ShapeError(
                 f"pad: dimension {dim} has {size} elements, fewer than ({before}, {after}) cuts off, "
-                f"got input.shape = {input.array.shape}"
+                f"got input.shape = {input.raw.shape}"
             )
     return apply(ConstantPad, input, amounts, value)
 
@@ -108,12 +108,12 @@ def _amounts(input: Any, pad: Any) -> tuple[tuple[int, int], ...]:
         isinstance(p, (int, np.integer)) and not isinstance(p, bool) for p in pad
     ):
         raise ArgumentError(f"pad: pad must be a sequence of ints, got {pad!r}")
-    if len(pad) % 2 or len(pad) > 2 * input.array.ndim:
+    if len(pad) % 2 or len(pad) > 2 * input.raw.ndim:
         raise ArgumentError(
-            f"pad: pad must hold two numbers for each of at most {input.array.ndim} dimensions, got {len(pad)}: {pad!r}"
+            f"pad: pad must hold two numbers for each of at most {input.raw.ndim} dimensions, got {len(pad)}: {pad!r}"
         )
     given = [(int(before), int(after)) for before, after in zip(pad[::2], pad[1::2], strict=True)]
-    return ((0, 0),) * (input.array.ndim - len(given)) + tuple(reversed(given))
+    return ((0, 0),) * (input.raw.ndim - len(given)) + tuple(reversed(given))
 
 
 def _source_positions(mode: str, shape: tuple[int, ...], dim: int, before: int, after: int) -> np.ndarray:

@@ -23,6 +23,7 @@ class MaxPool2d(Op):
     """y = x[indices], indices the place of the largest in each window;  dL/dx[indices] += dL/dy."""
 
     name = "max_pool2d"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, *, geometry: Pool2dGeometry | AdaptivePool2dGeometry) -> Any:
@@ -45,6 +46,7 @@ class MaxPool2dBackward(Op):
     """x'[indices] += v;  dL/dv = dL/dx'[indices]."""
 
     name = "max_pool2d_backward"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, grad_y: Any, indices: Any, *, geometry: Pool2dGeometry | AdaptivePool2dGeometry) -> Any:
@@ -62,6 +64,7 @@ class MaxPool2dGather(Op):
     """y = x[indices];  dL/dx[indices] += dL/dy."""
 
     name = "max_pool2d_gather"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, indices: Any, *, geometry: Pool2dGeometry | AdaptivePool2dGeometry) -> Any:
@@ -79,6 +82,7 @@ class AvgPool2d(Op):
     """y = sum over the window / divisor;  dL/dx = AvgPool2dBackward(dL/dy)."""
 
     name = "avg_pool2d"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, *, geometry: Pool2dGeometry) -> Any:
@@ -94,6 +98,7 @@ class AvgPool2dBackward(Op):
     """x' = v / divisor, spread over the window;  dL/dv = AvgPool2d(dL/dx')."""
 
     name = "avg_pool2d_backward"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, grad_y: Any, *, geometry: Pool2dGeometry) -> Any:
@@ -109,6 +114,7 @@ class AdaptiveAvgPool2d(Op):
     """y = mean over the region;  dL/dx = AdaptiveAvgPool2dBackward(dL/dy)."""
 
     name = "adaptive_avg_pool2d"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, *, geometry: AdaptivePool2dGeometry) -> Any:
@@ -124,6 +130,7 @@ class AdaptiveAvgPool2dBackward(Op):
     """x' = v / size of the region, spread over it;  dL/dv = AdaptiveAvgPool2d(dL/dx')."""
 
     name = "adaptive_avg_pool2d_backward"
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, grad_y: Any, *, geometry: AdaptivePool2dGeometry) -> Any:
@@ -180,7 +187,7 @@ def max_pool2d(
     if not geometry.every_window_meets_x:
         raise ArgumentError(
             f"{op}: some window (kernel_size = {kernel_size}, dilation = {dilation}) lies in the padding alone, got "
-            f"padding = {padding} for input.shape = {input.array.shape}; use less padding or dilation"
+            f"padding = {padding} for input.shape = {input.raw.shape}; use less padding or dilation"
         )
     return _maximum(input, x, geometry, return_indices)
 
@@ -226,7 +233,7 @@ def avg_pool2d(
         op, x, kernel_size, stride, padding, 1, ceil_mode, bool(count_include_pad), divisor_override or 0
     )
     y = apply(AvgPool2d, x, geometry=geometry)
-    return y if input.array.ndim == 4 else squeeze(y, 0)
+    return y if input.raw.ndim == 4 else squeeze(y, 0)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
@@ -249,7 +256,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     op = "adaptive_avg_pool2d"
     x = _images(op, input)
     y = apply(AdaptiveAvgPool2d, x, geometry=_adaptive_geometry(op, x, output_size))
-    return y if input.array.ndim == 4 else squeeze(y, 0)
+    return y if input.raw.ndim == 4 else squeeze(y, 0)
 
 
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
@@ -273,7 +280,7 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
 
 def _maximum(input: Any, x: Any, geometry: Pool2dGeometry | AdaptivePool2dGeometry, return_indices: bool) -> Any:
     results = apply(MaxPool2d, x, geometry=geometry)
-    if input.array.ndim == 3:
+    if input.raw.ndim == 3:
         results = tuple(squeeze(result, 0) for result in results)
     return results if return_indices else results[0]
 
@@ -283,11 +290,9 @@ def _images(op: str, input: Any) -> Any:
     check_tensor(op, "input", input)
     check_rank(op, "input", input, (3, 4))
     check_floating(op, "input", input)
-    if min(input.array.shape[-3:]) < 1:
-        raise ShapeError(
-            f"{op}: input needs at least one channel, row and column, got input.shape = {input.array.shape}"
-        )
-    return input if input.array.ndim == 4 else unsqueeze(input, 0)
+    if min(input.raw.shape[-3:]) < 1:
+        raise ShapeError(f"{op}: input needs at least one channel, row and column, got input.shape = {input.raw.shape}")
+    return input if input.raw.ndim == 4 else unsqueeze(input, 0)
 
 
 def _pool_geometry(
@@ -313,7 +318,7 @@ def _pool_geometry(
             f"{op}: padding must be from 0 to half of kernel_size = {kernel}, got padding = {pads}; "
             "for more, pad the input first"
         )
-    n, c, h, w = x.array.shape
+    n, c, h, w = x.raw.shape
     geometry = Pool2dGeometry(
         n=n,
         c=c,
@@ -334,14 +339,14 @@ def _pool_geometry(
     if geometry.h_out < 1 or geometry.w_out < 1:
         raise ShapeError(
             f"{op}: the window covers {geometry.span_h} x {geometry.span_w}, which the padded input "
-            f"of {h + 2 * pads[0]} x {w + 2 * pads[1]} does not hold, got input.shape = {x.array.shape}; "
+            f"of {h + 2 * pads[0]} x {w + 2 * pads[1]} does not hold, got input.shape = {x.raw.shape}; "
             "use a smaller kernel_size or more padding"
         )
     return geometry
 
 
 def _adaptive_geometry(op: str, x: Any, output_size: Any) -> AdaptivePool2dGeometry:
-    n, c, h, w = x.array.shape
+    n, c, h, w = x.raw.shape
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     if len(wanted) == 2:
         wanted = tuple(size if asked is None else asked for asked, size in zip(wanted, (h, w), strict=True))

@@ -81,10 +81,10 @@ class Amax(Op):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         x, y = ctx.saved_tensors
-        top = _spread(y, x.array.shape, ctx.dims)
+        top = _spread(y, x.raw.shape, ctx.dims)
         mask = to_dtype((x == top) | (x.isnan() & top.isnan()), x.dtype)
-        share = mask / _spread(mask.sum(ctx.dims, keepdim=True) if ctx.dims else mask, x.array.shape, ctx.dims)
-        return _spread(grad_y, x.array.shape, ctx.dims) * share
+        share = mask / _spread(mask.sum(ctx.dims, keepdim=True) if ctx.dims else mask, x.raw.shape, ctx.dims)
+        return _spread(grad_y, x.raw.shape, ctx.dims) * share
 
 
 class CumSum(Op):
@@ -124,9 +124,9 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
     check_tensor("sum", "input", input)
     if dtype is not None:
         input = to_dtype(input, dtype)
-    elif input.array.dtype.kind in "biu":
+    elif input.raw.dtype.kind in "biu":
         input = to_dtype(input, int)
-    return apply(Sum, input, dimensions("sum", dim, input.array.ndim), keepdim)
+    return apply(Sum, input, dimensions("sum", dim, input.raw.ndim), keepdim)
 
 
 def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
@@ -135,7 +135,7 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     if dtype is not None:
         input = to_dtype(input, dtype)
     check_floating("mean", "input", input)
-    return apply(Mean, input, dimensions("mean", dim, input.array.ndim), keepdim)
+    return apply(Mean, input, dimensions("mean", dim, input.raw.ndim), keepdim)
 
 
 def var(
@@ -154,8 +154,8 @@ def var(
     if unbiased is not None and correction is not None:
         raise ArgumentError("var: give either unbiased or correction, not both")
     minus = correction if correction is not None else int(unbiased is not False)
-    dims = dimensions("var", dim, input.array.ndim)
-    n = int(np.prod([input.array.shape[d] for d in dims], dtype=np.int64))
+    dims = dimensions("var", dim, input.raw.ndim)
+    n = int(np.prod([input.raw.shape[d] for d in dims], dtype=np.int64))
     centred = input - mean(input, dims, keepdim=True) if dims else input - input
     total = apply(Sum, centred * centred, dims, keepdim)
     freedom = builtins.max(n - minus, 0)
@@ -183,30 +183,30 @@ def var_mean(
 def prod(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """The product over one dimension or all. Its gradient is right where factors are zero."""
     check_tensor("prod", "input", input)
-    if input.array.dtype.kind in "biu":
+    if input.raw.dtype.kind in "biu":
         input = to_dtype(input, int)
     if dim is None:
         return prod(input.reshape(-1), 0)
-    d = dimension("prod", dim, input.array.ndim)
+    d = dimension("prod", dim, input.raw.ndim)
     # A chain of multiplications: its derivative never divides by a factor that may be zero.
     result = None
     for factor in input.unbind(d):
         result = factor if result is None else result * factor
     if result is None:
-        shape = [s for i, s in enumerate(input.array.shape) if i != d]
-        result = type(input)(np.ones(shape, input.array.dtype))
+        shape = [s for i, s in enumerate(input.raw.shape) if i != d]
+        result = type(input)(np.ones(shape, input.raw.dtype))
     return result.unsqueeze(d) if keepdim else result
 
 
 def _require_elements(op: str, input: Tensor, dims: tuple[int, ...]) -> None:
-    if builtins.any(input.array.shape[d] == 0 for d in dims):
-        raise ShapeError(f"{op}: nothing to choose from along dimension {dims}, got input.shape = {input.array.shape}")
+    if builtins.any(input.raw.shape[d] == 0 for d in dims):
+        raise ShapeError(f"{op}: nothing to choose from along dimension {dims}, got input.shape = {input.raw.shape}")
 
 
 def amax(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """The largest value over `dim`; equal ones share the gradient."""
     check_tensor("amax", "input", input)
-    dims = dimensions("amax", dim, input.array.ndim)
+    dims = dimensions("amax", dim, input.raw.ndim)
     _require_elements("amax", input, dims)
     return apply(Amax, input, dims, keepdim, False)
 
@@ -214,14 +214,14 @@ def amax(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
 def amin(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """The smallest value over `dim`; equal ones share the gradient."""
     check_tensor("amin", "input", input)
-    dims = dimensions("amin", dim, input.array.ndim)
+    dims = dimensions("amin", dim, input.raw.ndim)
     _require_elements("amin", input, dims)
     return apply(Amax, input, dims, keepdim, True)
 
 
 def _extreme(op: str, input: Tensor, dim: Any, keepdim: bool, argument: Any) -> ValuesIndices:
-    d = dimension(op, dim, input.array.ndim)
-    if input.array.ndim == 0:
+    d = dimension(op, dim, input.raw.ndim)
+    if input.raw.ndim == 0:
         return ValuesIndices(input, argument(input))
     indices = argument(input, d, keepdim=True)
     values = gather(input, d, indices)
@@ -247,8 +247,8 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
 
 def _arg(op: str, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     check_tensor(op, "input", input)
-    axis = None if dim is None or input.array.ndim == 0 else dimension(op, dim, input.array.ndim)
-    _require_elements(op, input, tuple(range(input.array.ndim)) if axis is None else (axis,))
+    axis = None if dim is None or input.raw.ndim == 0 else dimension(op, dim, input.raw.ndim)
+    _require_elements(op, input, tuple(range(input.raw.ndim)) if axis is None else (axis,))
     return apply(Arg, input, op, axis, keepdim)
 
 
@@ -264,12 +264,12 @@ def argmin(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
 
 def any(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     check_tensor("any", "input", input)
-    return apply(Arg, input, "any", dimensions("any", dim, input.array.ndim), keepdim)
+    return apply(Arg, input, "any", dimensions("any", dim, input.raw.ndim), keepdim)
 
 
 def all(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     check_tensor("all", "input", input)
-    return apply(Arg, input, "all", dimensions("all", dim, input.array.ndim), keepdim)
+    return apply(Arg, input, "all", dimensions("all", dim, input.raw.ndim), keepdim)
 
 
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
@@ -277,9 +277,9 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     check_tensor("cumsum", "input", input)
     if dtype is not None:
         input = to_dtype(input, dtype)
-    elif input.array.dtype.kind in "biu":
+    elif input.raw.dtype.kind in "biu":
         input = to_dtype(input, int)
-    return apply(CumSum, input, dimension("cumsum", dim, input.array.ndim)) if input.array.ndim else input.clone()
+    return apply(CumSum, input, dimension("cumsum", dim, input.raw.ndim)) if input.raw.ndim else input.clone()
 
 
 def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
@@ -307,7 +307,7 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False) 
     if order == 1:
         return input.abs().sum(dim, keepdim)
     if order == 2:
-        return apply(Norm2, input, dimensions("norm", dim, input.array.ndim), keepdim)
+        return apply(Norm2, input, dimensions("norm", dim, input.raw.ndim), keepdim)
     return (input.abs() ** order).sum(dim, keepdim) ** (1 / order)
 
 
@@ -326,17 +326,17 @@ class Norm2(Op):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         x, y = ctx.saved_tensors
-        length = _spread(y, x.array.shape, ctx.dims)
+        length = _spread(y, x.raw.shape, ctx.dims)
         zero = length == 0
         ratio = (x / length.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
-        return _spread(grad_y, x.array.shape, ctx.dims) * ratio
+        return _spread(grad_y, x.raw.shape, ctx.dims) * ratio
 
 
 def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
     """NaN and infinities replaced by numbers (the largest finite ones unless given)."""
     check_tensor("nan_to_num", "input", input)
     check_floating("nan_to_num", "input", input)
-    limits = np.finfo(input.array.dtype)
+    limits = np.finfo(input.raw.dtype)
     result = input.masked_fill(input.isnan(), nan)
     result = result.masked_fill(input == float("inf"), float(limits.max) if posinf is None else posinf)
     return result.masked_fill(input == float("-inf"), float(limits.min) if neginf is None else neginf)
@@ -345,7 +345,7 @@ def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None, neg
 def bincount(input: Tensor, weights: Any = None, minlength: int = 0) -> Tensor:
     """How often each of 0, 1, 2, ... occurs in a vector of integers."""
     check_tensor("bincount", "input", input)
-    if input.array.dtype.kind not in "iu" or input.array.ndim != 1 or (input.array < 0).any():
+    if input.raw.dtype.kind not in "iu" or input.raw.ndim != 1 or (input.array < 0).any():
         raise DTypeError("bincount: input must be a vector of integers >= 0")
     counts = np.bincount(input.array, None if weights is None else weights.array, minlength)
     return type(input)(counts if weights is None else counts.astype(as_dtype(get_default_dtype()).numpy))

@@ -37,30 +37,30 @@ class Triangle(Op):
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
-    d = dimension("select", dim, input.array.ndim)
+    d = dimension("select", dim, input.raw.ndim)
     return getitem(input, (*(slice(None),) * d, index))
 
 
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """`length` slices of `dim` from `start` on."""
-    d = dimension("narrow", dim, input.array.ndim)
-    if start < 0 or length < 0 or start + length > input.array.shape[d]:
+    d = dimension("narrow", dim, input.raw.ndim)
+    if start < 0 or length < 0 or start + length > input.raw.shape[d]:
         raise LabelError(
-            f"narrow: start {start} and length {length} go beyond dimension {d} of a tensor of shape {input.array.shape}"
+            f"narrow: start {start} and length {length} go beyond dimension {d} of a tensor of shape {input.raw.shape}"
         )
     return getitem(input, (*(slice(None),) * d, slice(start, start + length)))
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The slices along `dim`, without that dimension."""
-    d = dimension("unbind", dim, input.array.ndim)
-    return tuple(select(input, d, i) for i in range(input.array.shape[d]))
+    d = dimension("unbind", dim, input.raw.ndim)
+    return tuple(select(input, d, i) for i in range(input.raw.shape[d]))
 
 
 def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Parts of a size (the last may be smaller), or of the sizes given, along `dim`."""
-    d = dimension("split", dim, input.array.ndim)
-    total = input.array.shape[d]
+    d = dimension("split", dim, input.raw.ndim)
+    total = input.raw.shape[d]
     if isinstance(split_size_or_sections, int):
         step = split_size_or_sections
         if step <= 0:
@@ -78,7 +78,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` parts of equal size along `dim`."""
     if chunks <= 0:
         raise ArgumentError(f"chunk: chunks must be positive, got {chunks}")
-    size = input.array.shape[dimension("chunk", dim, input.array.ndim)]
+    size = input.raw.shape[dimension("chunk", dim, input.raw.ndim)]
     return split(input, max(-(-size // chunks), 1), dim)
 
 
@@ -95,8 +95,8 @@ def triu(input: Tensor, diagonal: int = 0) -> Tensor:
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """The order that sorts along `dim`; equal values keep theirs, NaN is the largest."""
     check_tensor("argsort", "input", input)
-    d = dimension("argsort", dim, input.array.ndim)
-    if input.array.ndim == 0:
+    d = dimension("argsort", dim, input.raw.ndim)
+    if input.raw.ndim == 0:
         return new_tensor(np.zeros((), np.int64))
     values = input.array
     if descending:  # sort the reversed array, so that equal values keep their order after turning it round
@@ -108,14 +108,14 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
     """(values, indices) in order along `dim`."""
     order = argsort(input, dim, descending)
-    return ValuesIndices(gather(input, dim, order) if input.array.ndim else input, order)
+    return ValuesIndices(gather(input, dim, order) if input.raw.ndim else input, order)
 
 
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """(values, indices) of the `k` largest (or smallest) along `dim`, in order."""
     check_tensor("topk", "input", input)
-    d = dimension("topk", dim, input.array.ndim)
-    size = input.array.shape[d] if input.array.ndim else 1
+    d = dimension("topk", dim, input.raw.ndim)
+    size = input.raw.shape[d] if input.raw.ndim else 1
     if not 0 <= k <= size:
         raise ArgumentError(f"topk: k must be from 0 to {size}, the size of dimension {d}, got {k}")
     order = narrow(argsort(input, d, descending=largest), d, 0, k)
@@ -132,7 +132,7 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
     values, inverse, counts = np.unique(input.array, return_inverse=True, return_counts=True)
     results = [new_tensor(values)]
     if return_inverse:
-        results.append(new_tensor(inverse.reshape(input.array.shape)))
+        results.append(new_tensor(inverse.reshape(input.raw.shape)))
     if return_counts:
         results.append(new_tensor(counts))
     return results[0] if len(results) == 1 else tuple(results)

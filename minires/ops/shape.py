@@ -119,13 +119,13 @@ class Clone(Op):
 
 def sum_to_shape(input: Tensor, shape: tuple[int, ...]) -> Tensor:
     """`input` summed over the dimensions that broadcasting from `shape` had repeated or put in front."""
-    return input if input.array.shape == tuple(shape) else apply(SumToShape, input, tuple(shape))
+    return input if input.raw.shape == tuple(shape) else apply(SumToShape, input, tuple(shape))
 
 
 def to_dtype(input: Any, dtype: Any) -> Tensor:
     """`input` with `dtype`; itself if it has that already."""
     wanted = as_dtype(dtype).numpy
-    return input if input.array.dtype == wanted else apply(Cast, input, wanted)
+    return input if input.raw.dtype == wanted else apply(Cast, input, wanted)
 
 
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
@@ -151,7 +151,7 @@ def as_sizes(op: str, sizes: tuple[Any, ...]) -> tuple[int, ...]:
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """The same values under another shape; one size may be -1. A view where the layout allows, else a copy."""
     check_tensor("reshape", "input", input)
-    return apply(Reshape, input, _resolve("reshape", input.array.shape, as_sizes("reshape", shape)))
+    return apply(Reshape, input, _resolve("reshape", input.raw.shape, as_sizes("reshape", shape)))
 
 
 def _resolve(op: str, old: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...]:
@@ -178,11 +178,11 @@ def view(input: Tensor, *shape: Any) -> Tensor:
     check_tensor("view", "input", input)
     if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list, np.integer)):
         raise ArgumentError(f"view: sizes must be integers, got {shape[0]!r}; to change the dtype use .to(dtype)")
-    sizes = _resolve("view", input.array.shape, as_sizes("view", shape))
+    sizes = _resolve("view", input.raw.shape, as_sizes("view", shape))
     result = apply(Reshape, input, sizes)
-    if input.array.size and not np.may_share_memory(result.array, input.array):
+    if input.raw.size and not np.may_share_memory(result.array, input.array):
         raise ShapeError(
-            f"view: a tensor of shape {input.array.shape} whose values do not lie in order cannot be seen as {sizes} without a "
+            f"view: a tensor of shape {input.raw.shape} whose values do not lie in order cannot be seen as {sizes} without a "
             "copy; use .reshape(...)"
         )
     return result
@@ -191,7 +191,7 @@ def view(input: Tensor, *shape: Any) -> Tensor:
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions start_dim to end_dim as one."""
     check_tensor("flatten", "input", input)
-    shape = input.array.shape
+    shape = input.raw.shape
     start, end = dimension("flatten", start_dim, len(shape)), dimension("flatten", end_dim, len(shape))
     if start > end:
         raise ArgumentError(f"flatten: start_dim must not come after end_dim, got {start_dim} and {end_dim}")
@@ -203,7 +203,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Dimension `dim` as several of sizes `sizes`, one of which may be -1."""
     check_tensor("unflatten", "input", input)
-    shape = input.array.shape
+    shape = input.raw.shape
     d = dimension("unflatten", dim, len(shape))
     return apply(Reshape, input, (*shape[:d], *_resolve("unflatten", (shape[d],), tuple(sizes)), *shape[d + 1 :]))
 
@@ -211,7 +211,7 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Without the dimensions of size 1 (all, or those named that have size 1)."""
     check_tensor("squeeze", "input", input)
-    shape = input.array.shape
+    shape = input.raw.shape
     dims = dimensions("squeeze", dim, len(shape))
     return apply(Reshape, input, tuple(s for i, s in enumerate(shape) if not (i in dims and s == 1)))
 
@@ -219,7 +219,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a dimension of size 1 put in at `dim`."""
     check_tensor("unsqueeze", "input", input)
-    shape = input.array.shape
+    shape = input.raw.shape
     d = dimension("unsqueeze", dim, len(shape) + 1)
     return apply(Reshape, input, (*shape[:d], 1, *shape[d:]))
 
@@ -227,7 +227,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """The dimensions in the order `dims`."""
     check_tensor("permute", "input", input)
-    rank = input.array.ndim
+    rank = input.raw.ndim
     order = tuple(dimension("permute", d, rank) for d in as_sizes("permute", dims))
     if sorted(order) != list(range(rank)):
         raise ArgumentError(f"permute: dims must name each of the {rank} dimensions once, got {order}")
@@ -237,7 +237,7 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged."""
     check_tensor("transpose", "input", input)
-    rank = input.array.ndim
+    rank = input.raw.ndim
     a, b = dimension("transpose", dim0, rank), dimension("transpose", dim1, rank)
     order = list(range(rank))
     if rank:
@@ -248,17 +248,17 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
 def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; a vector as it is."""
     check_tensor("t", "input", input)
-    if input.array.ndim > 2:
+    if input.raw.ndim > 2:
         raise ShapeError(
-            f"t: input needs at most 2 dimensions, got input.shape = {input.array.shape}; use .transpose(a, b)"
+            f"t: input needs at most 2 dimensions, got input.shape = {input.raw.shape}; use .transpose(a, b)"
         )
-    return transpose(input, 0, 1) if input.array.ndim == 2 else input
+    return transpose(input, 0, 1) if input.raw.ndim == 2 else input
 
 
 def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     """Dimensions moved to other places, the rest in order."""
     check_tensor("movedim", "input", input)
-    rank = input.array.ndim
+    rank = input.raw.ndim
     sources, targets = dimensions("movedim", source, rank), dimensions("movedim", destination, rank)
     if len(sources) != len(targets):
         raise ArgumentError(f"movedim: source and destination need the same length, got {source!r} and {destination!r}")
@@ -272,7 +272,7 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     """Dimensions of size 1 repeated to `sizes` without a copy; -1 keeps a size."""
     check_tensor("expand", "input", input)
     wanted = as_sizes("expand", sizes)
-    shape = input.array.shape
+    shape = input.raw.shape
     extra = len(wanted) - len(shape)
     full = tuple(shape[i - extra] if s == -1 and i >= extra else s for i, s in enumerate(wanted))
     if extra < 0 or any(s < 0 for s in full) or any(a not in (1, b) for a, b in zip(shape, full[extra:], strict=True)):

@@ -211,12 +211,12 @@ class Predicate(Op):
 def _floating(op: str, input: Any) -> Any:
     """`input` as a floating tensor: integers become the default dtype, as in torch."""
     check_tensor(op, "input", input)
-    return input if input.array.dtype.kind == "f" else to_dtype(input, get_default_dtype())
+    return input if input.raw.dtype.kind == "f" else to_dtype(input, get_default_dtype())
 
 
 def neg(input: Tensor) -> Tensor:
     check_tensor("neg", "input", input)
-    if input.array.dtype == np.bool_:
+    if input.raw.dtype == np.bool_:
         raise DTypeError("neg: input must not be bool; use logical_not or ~")
     return apply(Neg, input)
 
@@ -321,6 +321,6 @@ def isfinite(input: Tensor) -> Tensor:
 
 def bitwise_not(input: Tensor) -> Tensor:
     check_tensor("bitwise_not", "input", input)
-    if input.array.dtype.kind == "f":
+    if input.raw.dtype.kind == "f":
         raise DTypeError("bitwise_not: input must be a bool or integer tensor, got a floating one")
     return predicate(input, "bitwise_not")
