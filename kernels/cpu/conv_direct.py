@@ -14,8 +14,7 @@ import numpy as np
 
 from minires.kernels.cpu.layout import BLOCK, PIXEL, Blocked, blocks
 from minires.kernels.cpu.memory import aligned
-from minires.kernels.cpu.product import Tables, Tile, product_task, steps, tiled
-from minires.kernels.cpu.tasks import run
+from minires.kernels.cpu.product import Step, Tables, Tile, product_step, run_steps, tiled, zero_step
 from minires.kernels.geometry import Conv2dGeometry
 
 
@@ -113,8 +112,8 @@ def forward_tables(g: Conv2dGeometry, tile: Tile, x_halo: int, y_halo: int) -> T
 @lru_cache(4096)
 def backward_tables(
     g: Conv2dGeometry, tile: Tile, grad_y_halo: int, grad_x_halo: int
-) -> list[tuple[Tables | None, list[tuple[int, int]]]]:
-    """One product a parity class: its tables and its window positions; no tables where no window meets the class.
+) -> list[tuple[Tables, list[tuple[int, int]]]]:
+    """One product a parity class: its tables and its window positions; none where no window meets the class.
 
     grad_x[i] of the class i = a + stride * q reads grad_y[q + (a + pad - k * dilation) / stride] through tap k, if that
     is a whole number.
@@ -122,7 +121,7 @@ def backward_tables(
     row, x_row = pitch(g.w_out, grad_y_halo), pitch(g.w, grad_x_halo)
     block = (g.h_out + 2 * grad_y_halo) * row
     firsts, count = block_ranges(g.c_out, g.c_in, g.groups, tile.vectors)
-    classes: list[tuple[Tables | None, list[tuple[int, int]]]] = []
+    classes: list[tuple[Tables, list[tuple[int, int]]]] = []
     for a in range(min(g.stride_h, g.h)):
         for b in range(min(g.stride_w, g.w)):
             vertical = _meeting(a, g.k_h, g.stride_h, g.pad_top, g.dilation_h)
@@ -154,36 +153,45 @@ def _meeting(a: int, k: int, stride: int, pad: int, dilation: int) -> list[tuple
 
 # ------------------------------------------------------------------------------------------------------------ running
 
-_ZERO, _NO_FLOOR = np.zeros(1, np.float32), np.full(1, -np.inf, np.float32)
-
-
-def product_frame(
-    x: Blocked, packed: np.ndarray, bias: np.ndarray, y: Blocked, residual: Blocked | None, relu: bool,
-    tile: Tile, tables: Tables,
-) -> tuple[int, np.ndarray]:  # fmt: skip
-    """(pieces, frame) of the step that computes y from x."""
-    n = x.data.shape[0]
-    tiles, images, panels = steps(tile, tables, n)
-    n_tiles, n_panels = len(tables.rows) // tile.pixels, len(tables.firsts)
-    frame = np.array(
-        [
-            x.address + x.first, x.image_bytes,
-            y.address + y.first, y.image_bytes, y.block_bytes,
-            packed.ctypes.data, packed.strides[0], bias.ctypes.data,
-            0 if residual is None else residual.address + residual.first, (_ZERO if relu else _NO_FLOOR).ctypes.data,
-            tables.rows.ctypes.data, tables.y_rows.ctypes.data, tables.taps.ctypes.data, tables.firsts.ctypes.data,
-            len(tables.taps), n_tiles, n, n_panels, tiles, images, panels,
-        ],
-        np.int64,
-    )  # fmt: skip
-    return -(-n_tiles // tiles) * -(-n // images) * -(-n_panels // panels), frame
-
 
 def needed_halo(g: Conv2dGeometry) -> int:
     """The halo of x that no window steps over."""
     bottom = (g.h_out - 1) * g.stride_h + g.span_h - g.h - g.pad_top
     right = (g.w_out - 1) * g.stride_w + g.span_w - g.w - g.pad_left
     return max(g.pad_top, g.pad_left, bottom, right, 0)
+
+
+def needed_backward_halo(g: Conv2dGeometry) -> int:
+    """The halo of grad_y that the backward pass in x does not step over."""
+    before = max(_ceil(g.span_h - 1 - g.pad_top, g.stride_h), _ceil(g.span_w - 1 - g.pad_left, g.stride_w))
+    below = (g.h - 1 + g.pad_top) // g.stride_h - (g.h_out - 1)
+    right = (g.w - 1 + g.pad_left) // g.stride_w - (g.w_out - 1)
+    return max(before, below, right, 0)
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def positions(g: Conv2dGeometry) -> list[tuple[int, int]]:
+    """All positions of the window, row by row."""
+    return [(i, j) for i in range(g.k_h) for j in range(g.k_w)]
+
+
+def step_forward(
+    x: Blocked,
+    packed: np.ndarray,
+    bias: np.ndarray,
+    y: Blocked,
+    g: Conv2dGeometry,
+    residual: Blocked | None = None,
+    relu: bool = False,
+) -> Step:
+    """The step y = packed * x + bias [+ residual], [relu], for weights packed once. x.halo >= needed_halo(g)."""
+    tile = tile_for(g.c_out)
+    tables = forward_tables(g, tile, x.halo, y.halo)
+    start = x.address + x.first
+    return product_step(start, x.image_bytes, x.shape[0], BLOCK, packed, bias, y, tile, tables, residual, relu)
 
 
 def forward(
@@ -194,12 +202,33 @@ def forward(
     residual: Blocked | None = None,
     relu: bool = False,
 ) -> Blocked:
-    """y = weight * x + bias [+ residual], [relu]."""
+    """y = weight * x + bias [+ residual], [relu]. See interface.conv2d_forward."""
     tile = tile_for(g.c_out)
-    positions = [(i, j) for i in range(g.k_h) for j in range(g.k_w)]
-    packed, shift = pack(weight, g.groups, tile, positions), pack_bias(bias, g.c_out, tile)
     y = Blocked(g.y_shape)
-    tables = forward_tables(g, tile, x.halo, y.halo)
-    pieces, frame = product_frame(x, packed, shift, y, residual, relu, tile, tables)
-    run(product_task(tile.pixels, tile.vectors, int(residual is not None)), pieces, frame)
+    if g.n:
+        packed, shift = pack(weight, g.groups, tile, positions(g)), pack_bias(bias, g.c_out, tile)
+        run_steps(step_forward(x.with_halo(needed_halo(g)), packed, shift, y, g, residual, relu))
     return y
+
+
+def backward_x(grad_y: Blocked, weight: np.ndarray, g: Conv2dGeometry) -> Blocked:
+    """See interface.conv2d_backward_x."""
+    grad_x = Blocked(g.x_shape)
+    if g.n == 0:
+        return grad_x
+    tile = tile_for(g.c_in)
+    grad_y = grad_y.with_halo(needed_backward_halo(g))
+    per_out, per_in = g.c_out // g.groups, g.c_in // g.groups
+    turned = weight.reshape(g.groups, per_out, per_in, g.k_h, g.k_w).swapaxes(1, 2)
+    turned = turned.reshape(g.c_in, per_out, g.k_h, g.k_w)  # a view for groups = 1
+    shift = pack_bias(None, g.c_in, tile)
+    start = grad_y.address + grad_y.first
+    todo = []
+    for tables, taps in backward_tables(g, tile, grad_y.halo, grad_x.halo):
+        if taps:
+            packed = pack(turned, g.groups, tile, taps)
+            todo.append(product_step(start, grad_y.image_bytes, g.n, BLOCK, packed, shift, grad_x, tile, tables))
+        else:
+            todo.append(zero_step(grad_x, tables.y_rows))
+    run_steps(*todo)
+    return grad_x

@@ -10,7 +10,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from minires.kernels.cpu.emit import I64, emitted
+from minires.kernels.cpu.emit import I64, Vector, emitted
 
 
 @emitted
@@ -69,6 +69,30 @@ def _scalar_access(of: Any, numba_type: Any) -> tuple[Any, Any]:
 
 load_f32, store_f32 = _scalar_access(ir.FloatType(), types.float32)
 load_f64, store_f64 = _scalar_access(ir.DoubleType(), types.float64)
+
+
+@emitted
+def store_zero(typing_context: Any, address: Any) -> Any:
+    """Write 16 float32 zeros: the channels of a pixel."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v = Vector(builder)
+        v.store(v.constant(0.0), arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@emitted
+def copy_vector(typing_context: Any, target: Any, source: Any) -> Any:
+    """Copy 16 float32: the channels of a pixel."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v = Vector(builder)
+        v.store(v.load(arguments[1]), arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
 
 
 @emitted

@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from minires.kernels.cpu.intrinsics import load_f32, load_word, store_f32
+from minires.kernels.cpu.intrinsics import copy_vector, load_f32, load_word, store_f32
 from minires.kernels.cpu.memory import pool
 from minires.kernels.cpu.tasks import run, task
 
@@ -92,6 +92,22 @@ class Blocked:
         run(_block, plain.shape[0] * blocks(plain.shape[1]), _frame(blocked, plain))
         return blocked
 
+    def with_halo(self, halo: int) -> Blocked:
+        """self if its halo is at least `halo`, else a copy with that halo."""
+        if self.halo >= halo:
+            return self
+        wider = Blocked(self.shape, halo)
+        _, _, h, w = self.shape
+        frame = np.array(
+            [
+                self.address + self.first, self.block_bytes, self.row_bytes,
+                wider.address + wider.first, wider.block_bytes, wider.row_bytes, h, w,
+            ],
+            np.int64,
+        )  # fmt: skip
+        run(_copy, self.shape[0] * self.data.shape[1], frame)
+        return wider
+
 
 def _frame(blocked: Blocked, plain: np.ndarray) -> np.ndarray:
     _, c, h, w = blocked.shape
@@ -127,3 +143,16 @@ def _unblock(index: int, worker: int, frame: int) -> None:
         for lane in range(lanes):
             for j in range(w):
                 store_f32(target, (lane * h + i) * w + j, load_f32(source, 16 * j + lane))
+
+
+@task
+def _copy(index: int, worker: int, frame: int) -> None:
+    source, source_block, source_row = load_word(frame, 0), load_word(frame, 1), load_word(frame, 2)
+    target, target_block, target_row = load_word(frame, 3), load_word(frame, 4), load_word(frame, 5)
+    h, w = load_word(frame, 6), load_word(frame, 7)
+    for i in range(h):
+        for j in range(w):
+            copy_vector(
+                target + index * target_block + i * target_row + 64 * j,
+                source + index * source_block + i * source_row + 64 * j,
+            )

@@ -15,10 +15,10 @@ from functools import cache
 
 import numpy as np
 
-from minires.kernels.cpu.intrinsics import load_word
-from minires.kernels.cpu.layout import BLOCK, PIXEL
+from minires.kernels.cpu.intrinsics import load_word, store_zero
+from minires.kernels.cpu.layout import PIXEL, Blocked
 from minires.kernels.cpu.microkernel import ADD_RESIDUAL, FLOOR, START_BIAS, multiply_tile
-from minires.kernels.cpu.tasks import Task, task, workers
+from minires.kernels.cpu.tasks import Task, run, task, workers
 
 CACHE_BYTES = 160 << 10  # weights that may lie in the second-level cache beside the pixels (256 KB at least everywhere)
 
@@ -66,19 +66,15 @@ def product_task(pixels: int, vectors: int, residual: int) -> Task:
         y, y_image, y_block = load_word(frame, 2), load_word(frame, 3), load_word(frame, 4)
         w, w_panel, bias = load_word(frame, 5), load_word(frame, 6), load_word(frame, 7)
         shortcut, floor = load_word(frame, 8), load_word(frame, 9)
-        rows, y_rows, taps, firsts = (
-            load_word(frame, 10),
-            load_word(frame, 11),
+        rows, y_rows = load_word(frame, 10), load_word(frame, 11)
+        taps, firsts, n_taps, inner = (
             load_word(frame, 12),
             load_word(frame, 13),
-        )
-        n_taps, n_tiles, n_images, n_panels = (
             load_word(frame, 14),
             load_word(frame, 15),
-            load_word(frame, 16),
-            load_word(frame, 17),
         )
-        tile_step, image_step, panel_step = load_word(frame, 18), load_word(frame, 19), load_word(frame, 20)
+        n_tiles, n_images, n_panels = load_word(frame, 16), load_word(frame, 17), load_word(frame, 18)
+        tile_step, image_step, panel_step = load_word(frame, 19), load_word(frame, 20), load_word(frame, 21)
         tile_pieces, image_pieces = -(-n_tiles // tile_step), -(-n_images // image_step)
         first_tile = index % tile_pieces * tile_step
         first_image = index // tile_pieces % image_pieces * image_step
@@ -90,26 +86,95 @@ def product_task(pixels: int, vectors: int, residual: int) -> Task:
                 for t in range(first_tile, min(first_tile + tile_step, n_tiles)):
                     at = 8 * pixels * t
                     multiply_tile(
-                        pixels, vectors, 16, 4, flags, 32,
-                        source, rows + at, w + panel * w_panel, taps, n_taps, 1, 0,
+                        pixels, vectors, 1, 4, flags, 32,
+                        source, rows + at, w + panel * w_panel, taps, n_taps, inner, 0,
                         y + place, y_rows + at, y_block, bias + panel * panel_bytes, shortcut + place, floor,
                     )  # fmt: skip
 
     return product
 
 
-def steps(tile: Tile, tables: Tables, n_images: int) -> tuple[int, int, int]:
+def cut(tile: Tile, n_tiles: int, n_panels: int, n_images: int, panel_bytes: int) -> tuple[int, int, int]:
     """How many tiles, images and panels a piece takes."""
-    n_tiles, n_panels = len(tables.rows) // tile.pixels, len(tables.firsts)
-    panel_bytes = len(tables.taps) * BLOCK * tile.vectors * PIXEL
     panels = max(1, min(n_panels, CACHE_BYTES // panel_bytes))
     groups = -(-n_panels // panels)
     enough = 4 * workers()  # pieces, so that the last to finish is not waited for long
-    images, tiles = 1, n_tiles
     if groups == 1:
-        tiles = max(1, min(n_tiles, 16))
-    elif groups * n_images >= enough:
-        images = max(1, min(n_images, groups * n_images // enough, -(-512 // (n_tiles * tile.pixels))))
-    else:
-        tiles = max(1, n_tiles * groups * n_images // enough)
-    return tiles, images, panels
+        return max(1, min(n_tiles, 16)), 1, panels
+    if groups * n_images >= enough:
+        wanted = -(-512 // (n_tiles * tile.pixels))  # small images: some at a time, for each panel is fetched anew
+        return n_tiles, max(1, min(n_images, groups * n_images // enough, wanted)), panels
+    return max(1, n_tiles * groups * n_images // enough), 1, panels
+
+
+_ZERO, _NO_FLOOR = np.zeros(1, np.float32), np.full(1, -np.inf, np.float32)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a program: a task, the number of its pieces, its frame, and the arrays whose addresses the frame holds."""
+
+    task: Task
+    pieces: int
+    frame: np.ndarray
+    kept: tuple[object, ...]
+
+
+def product_step(
+    x: int,
+    x_image: int,
+    n_images: int,
+    inner: int,
+    packed: np.ndarray,
+    bias: np.ndarray,
+    y: Blocked,
+    tile: Tile,
+    tables: Tables,
+    residual: Blocked | None = None,
+    relu: bool = False,
+) -> Step:
+    """The step that computes y.
+
+    Args:
+        x: address of pixel (0, 0) of the first image; x_image: bytes from image to image.
+        inner: numbers of x read one after another at each tap: 16, the channels of a block.
+        packed: weights, (panels, taps, inner, 16 * tile.vectors).
+        bias: one number an output channel, filled up to whole panels.
+        residual: added to y before the ReLU.
+    """
+    n_tiles, n_panels = len(tables.rows) // tile.pixels, len(tables.firsts)
+    panel_bytes = packed.strides[0]
+    tiles, images, panels = cut(tile, n_tiles, n_panels, n_images, panel_bytes)
+    floor = _ZERO if relu else _NO_FLOOR
+    frame = np.array(
+        [
+            x, x_image, y.address + y.first, y.image_bytes, y.block_bytes,
+            packed.ctypes.data, panel_bytes, bias.ctypes.data,
+            0 if residual is None else residual.address + residual.first, floor.ctypes.data,
+            tables.rows.ctypes.data, tables.y_rows.ctypes.data, tables.taps.ctypes.data, tables.firsts.ctypes.data,
+            len(tables.taps), inner, n_tiles, n_images, n_panels, tiles, images, panels,
+        ],
+        np.int64,
+    )  # fmt: skip
+    pieces = -(-n_tiles // tiles) * -(-n_images // images) * -(-n_panels // panels)
+    work = product_task(tile.pixels, tile.vectors, int(residual is not None))
+    return Step(work, pieces, frame, (packed, bias, y, tables, residual, floor))
+
+
+def run_steps(*steps: Step) -> None:
+    """Run steps one after another."""
+    for step in steps:
+        run(step.task, step.pieces, step.frame)
+
+
+@task
+def _zero(index: int, worker: int, frame: int) -> None:
+    y, y_block, rows, count = load_word(frame, 0), load_word(frame, 1), load_word(frame, 2), load_word(frame, 3)
+    for i in range(count):
+        store_zero(y + index * y_block + load_word(rows, i))
+
+
+def zero_step(y: Blocked, y_rows: np.ndarray) -> Step:
+    """The step that writes 0 into the pixels of a table, of all images and blocks."""
+    frame = np.array([y.address + y.first, y.block_bytes, y_rows.ctypes.data, len(y_rows)], np.int64)
+    return Step(_zero, y.shape[0] * y.data.shape[1], frame, (y, y_rows))
