@@ -52,7 +52,7 @@ class BatchNormReLUTrain(Op):
     def backward(ctx: Any, grad_y: Any, grad_mean: Any, grad_var: Any) -> Any:
         x, y, weight = ctx.saved_tensors
         constants = *ctx.statistics, ctx.eps, ctx.needs_input_grad[3]
-        return _wanted(ctx, apply(BatchNormReLUTrainBackward, grad_y, y, x, weight, *constants))
+        return apply(BatchNormReLUTrainBackward, grad_y, y, x, weight, *constants)
 
 
 class BatchNormReLUTrainBackward(Op):
@@ -95,7 +95,7 @@ class BatchNormReLUEval(Op):
     def backward(ctx: Any, grad_y: Any) -> Any:
         x, y, weight, mean, var = ctx.saved_tensors
         constants = mean, var, ctx.eps, ctx.needs_input_grad[3]
-        return _wanted(ctx, apply(BatchNormReLUEvalBackward, grad_y, y, x, weight, *constants))
+        return apply(BatchNormReLUEvalBackward, grad_y, y, x, weight, *constants)
 
 
 class BatchNormReLUEvalBackward(Op):
@@ -119,11 +119,6 @@ class BatchNormReLUEvalBackward(Op):
         g = apply(ReLUBackward, grad_y, y)
         to_g, to_x, to_weight = second_derivative_eval(g, x, weight, mean, var, ctx.eps, u, v, z)
         return _through_mask(to_g, to_shortcut, y), None, to_x, to_weight
-
-
-def _wanted(ctx: Any, grads: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Of grad_x, grad_weight, grad_bias[, grad_shortcut] those that are wanted, None for the others."""
-    return tuple(g if wanted else None for g, wanted in zip(grads, ctx.needs_input_grad, strict=False))
 
 
 def _through_mask(to_g: Any, to_shortcut: Any, y: Any) -> Any:

@@ -24,6 +24,7 @@ class ResidualReLU(Op):
 
     name = "residual_relu"
     structured = True
+    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, shortcut: Any) -> Any:
@@ -42,6 +43,7 @@ class ResidualReLUBackward(Op):
     """v = g where not (y <= 0), else 0; linear in g, its own adjoint."""
 
     name = "residual_relu_backward"
+    structured = True
     structured = True
 
     @staticmethod
