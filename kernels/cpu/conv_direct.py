@@ -12,9 +12,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from minires.kernels.cpu.intrinsics import load_f32, load_word, store_f32
 from minires.kernels.cpu.layout import BLOCK, PIXEL, Blocked, blocks
 from minires.kernels.cpu.memory import aligned
 from minires.kernels.cpu.product import Step, Tables, Tile, product_step, run_steps, tiled, zero_step
+from minires.kernels.cpu.tasks import run, task
 from minires.kernels.geometry import Conv2dGeometry
 
 
@@ -52,30 +54,49 @@ def pack(weight: np.ndarray, groups: int, tile: Tile, taps: list[tuple[int, int]
     """Weights in the order the micro-kernel reads them: (panel, channel block, tap, 16 channels, 16 * vectors outputs).
 
     Args:
-        weight: (c_out, c_in / groups, k_h, k_w).
+        weight: (c_out, c_in / groups, k_h, k_w), any strides.
         taps: the window positions wanted.
     """
     c_out, per_group = weight.shape[:2]
-    c_in = per_group * groups
-    firsts, count = block_ranges(c_in, c_out, groups, tile.vectors)
+    firsts, count = block_ranges(per_group * groups, c_out, groups, tile.vectors)
     width = tile.vectors * BLOCK
     packed = aligned(len(firsts) * count * len(taps) * BLOCK * width)
     packed = packed.reshape(len(firsts), count, len(taps), BLOCK, width)
-    chosen = np.stack([weight[:, :, i, j] for i, j in taps], 2)  # (c_out, c_in / groups, taps)
-    for panel, first in enumerate(firsts):
-        outputs = chosen[panel * width : (panel + 1) * width]
-        if groups == 1:
-            channels = np.zeros((len(outputs), count * BLOCK, len(taps)), np.float32)
-            channels[:, : c_in - first * BLOCK] = outputs
-        else:
-            channels = np.zeros((len(outputs), (blocks(c_in) + 1) * BLOCK, len(taps)), np.float32)
-            for row, output in enumerate(outputs):
-                group = (panel * width + row) // (c_out // groups)
-                channels[row, group * per_group : (group + 1) * per_group] = output
-            channels = channels[:, first * BLOCK : (first + count) * BLOCK]
-        blocked = channels.reshape(len(outputs), count, BLOCK, len(taps))
-        packed[panel, :, :, :, : len(outputs)] = blocked.transpose(1, 3, 2, 0)
+    strides = weight.strides
+    first_blocks = np.array(firsts, np.int64)
+    offsets = np.array([i * strides[2] + j * strides[3] for i, j in taps], np.int64)
+    frame = np.array(
+        [
+            packed.ctypes.data, weight.ctypes.data, strides[0], strides[1], offsets.ctypes.data, len(taps),
+            c_out, per_group, c_out // groups, width, count, first_blocks.ctypes.data,
+        ],
+        np.int64,
+    )  # fmt: skip
+    run(_pack, len(firsts), frame)
     return packed
+
+
+@task
+def _pack(index: int, worker: int, frame: int) -> None:
+    packed, weight, o_bytes, c_bytes = (
+        load_word(frame, 0),
+        load_word(frame, 1),
+        load_word(frame, 2),
+        load_word(frame, 3),
+    )
+    offsets, taps, c_out, per_in = load_word(frame, 4), load_word(frame, 5), load_word(frame, 6), load_word(frame, 7)
+    per_out, width, count, firsts = load_word(frame, 8), load_word(frame, 9), load_word(frame, 10), load_word(frame, 11)
+    for block in range(count):
+        target = packed + 4 * (index * count + block) * taps * 16 * width
+        for lane in range(min(width, c_out - index * width)):
+            output = index * width + lane
+            # Channel c of the block is channel `start + c` of the output's own group, if it is in the group at all.
+            start = (load_word(firsts, index) + block) * 16 - output // per_out * per_in
+            source = weight + output * o_bytes + start * c_bytes
+            for c in range(max(0, -start), min(16, per_in - start)):
+                for t in range(taps):
+                    number = load_f32(source + c * c_bytes + load_word(offsets, t), 0)
+                    store_f32(target, (t * 16 + c) * width + lane, number)
 
 
 def pack_bias(bias: np.ndarray | None, c_out: int, tile: Tile) -> np.ndarray:
@@ -220,7 +241,7 @@ def backward_x(grad_y: Blocked, weight: np.ndarray, g: Conv2dGeometry) -> Blocke
     grad_y = grad_y.with_halo(needed_backward_halo(g))
     per_out, per_in = g.c_out // g.groups, g.c_in // g.groups
     turned = weight.reshape(g.groups, per_out, per_in, g.k_h, g.k_w).swapaxes(1, 2)
-    turned = turned.reshape(g.c_in, per_out, g.k_h, g.k_w)  # a view for groups = 1
+    turned = turned.reshape(g.c_in, per_out, g.k_h, g.k_w)  # of one group: a view
     shift = pack_bias(None, g.c_in, tile)
     start = grad_y.address + grad_y.first
     todo = []
