@@ -86,9 +86,11 @@ float = float32
 int = int32
 bool = bool_
 
-_LAZY = ("cli", "compat", "data", "io", "kernels", "lab", "models", "nn", "optim", "train", "utils", "viz")
+_LAZY = ("cli", "compat", "data", "infer", "io", "kernels", "lab", "models", "nn", "optim", "train", "utils", "viz")
 _LAZY_NAMES = {
     "as_torch": "minires.compat",
+    "compile": "minires.infer.plan",
+    "load_plan": "minires.infer.plan",
     "save": "minires.io.archive",
     "load": "minires.io.archive",
     "load_model": "minires.io.load_model",
