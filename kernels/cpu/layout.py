@@ -12,12 +12,14 @@ Source: oneDNN calls the layout nChw16c; the halo is ours.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 
 from minires.kernels.cpu.intrinsics import copy_vector, load_f32, load_word, store_f32
 from minires.kernels.cpu.memory import pool
 from minires.kernels.cpu.tasks import run, task
+from minires.kernels.private import PrivateArray
 
 BLOCK = 16
 PIXEL = 4 * BLOCK  # bytes of one pixel of one block
@@ -28,7 +30,7 @@ def blocks(channels: int) -> int:
     return -(-channels // BLOCK)
 
 
-class Blocked:
+class Blocked(PrivateArray):
     """Images (n, c, h, w) float32 in the blocked layout.
 
     Attributes:
@@ -37,7 +39,6 @@ class Blocked:
         data: (n, blocks, h + 2 halo, w + 2 halo, 16), 64-byte aligned.
     """
 
-    __slots__ = ("_key", "data", "halo", "shape")
     dtype = np.dtype(np.float32)
 
     def __init__(self, shape: tuple[int, int, int, int], halo: int = 1) -> None:
@@ -107,6 +108,29 @@ class Blocked:
         )  # fmt: skip
         run(_copy, self.shape[0] * self.data.shape[1], frame)
         return wider
+
+    def add(self, other: Any) -> Blocked:
+        """self + other."""
+        from minires.kernels.cpu.elementwise import add  # which imports this file
+
+        return add(self, other)
+
+    def iadd(self, other: Any) -> None:
+        """self += other."""
+        from minires.kernels.cpu.elementwise import iadd
+
+        iadd(self, other)
+
+    def copy(self) -> Blocked:
+        """The same numbers in a buffer of their own."""
+        from minires.kernels.cpu.elementwise import copy
+
+        return copy(self)
+
+
+def as_blocked(array: Any) -> Blocked:
+    """`array` itself if it is blocked, else a blocked copy."""
+    return array if isinstance(array, Blocked) else Blocked.from_plain(np.asarray(array))
 
 
 def _frame(blocked: Blocked, plain: np.ndarray) -> np.ndarray:
