@@ -1,0 +1,106 @@
+"""Pieces of an image batch: how the walks of pixels.py are handed to all cores.
+
+A piece is a channel block of a few images, or some rows of one large image: about PIECE pixels. Pieces depend on the shape
+alone, so a sum that is added up piece by piece has the same bits on any number of workers.
+
+A frame begins with the shape and the cut, then come four words an array, then what the task wants besides:
+
+    0 blocks   1 n   2 h   3 w   4 images a piece   5 rows a piece   6 7 for the task
+    8 + 4 k    address of pixel (0, 0), bytes from an image, a block, a row to the next
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minires.kernels.cpu.intrinsics import load_word
+from minires.kernels.cpu.layout import Blocked, blocks
+from minires.kernels.cpu.tasks import Program, Task, helper
+
+PIECE = 4096  # pixels: 256 KB an array, half a second-level cache, and 30 us of work to 0.2 us of handing out
+PATCH = 1024  # pixels added up in float32 before float64 takes over
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How (n, c, h, w) is cut: `images` images or, where one is larger than a piece, `rows` rows."""
+
+    images: int
+    rows: int
+    chunks: int
+
+    @classmethod
+    def of(cls, shape: Sequence[int]) -> Cut:
+        n, _, h, w = shape
+        if h * w > PIECE:
+            rows = max(1, PIECE // w)
+            return cls(1, rows, n * -(-h // rows))
+        images = max(1, min(n, PIECE // (h * w)))
+        return cls(images, h, -(-n // images))
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of a Program; `kept` are the arrays whose addresses the frame holds."""
+
+    task: Task
+    pieces: int
+    frame: np.ndarray
+    kept: tuple[Any, ...] = ()
+
+
+def planes_frame(shape: Sequence[int], arrays: Sequence[Blocked | None], *words: int) -> np.ndarray:
+    """A frame for arrays of one logical shape; `words`: the task's own, the first two at 6 and 7, the others behind."""
+    n, c, h, w = shape
+    cut = Cut.of(shape)
+    places: list[int] = []
+    for a in arrays:
+        places += [0] * 4 if a is None else [a.address + a.first, a.image_bytes, a.block_bytes, a.row_bytes]
+    own = [*words, 0, 0]
+    return np.array([blocks(c), n, h, w, cut.images, cut.rows, *own[:2], *places, *own[2:]], np.int64)
+
+
+def pieces(shape: Sequence[int]) -> int:
+    """How many pieces a step over all blocks has."""
+    return blocks(shape[1]) * Cut.of(shape).chunks
+
+
+@helper
+def piece(frame: int, index: int) -> tuple[int, int, int, int, int]:
+    """(block, first image, image behind the last, first row, row behind the last); blocks vary fastest, as in memory."""
+    n_blocks, n, h = load_word(frame, 0), load_word(frame, 1), load_word(frame, 2)
+    images, rows = load_word(frame, 4), load_word(frame, 5)
+    block, chunk = index % n_blocks, index // n_blocks
+    row_chunks = -(-h // rows)
+    image, row = chunk // row_chunks * images, chunk % row_chunks * rows
+    return block, image, min(image + images, n), row, min(row + rows, h)
+
+
+@helper
+def place(frame: int, array: int, image: int, block: int, row: int) -> int:
+    """The address of the first pixel of a row of array number `array`."""
+    at = 8 + 4 * array
+    return (
+        load_word(frame, at)
+        + image * load_word(frame, at + 1)
+        + block * load_word(frame, at + 2)
+        + row * load_word(frame, at + 3)
+    )
+
+
+@helper
+def pitch(frame: int, array: int) -> int:
+    """Bytes from a row of array number `array` to the next."""
+    return load_word(frame, 11 + 4 * array)
+
+
+def run_steps(steps: Sequence[Step]) -> None:
+    """Run steps one after another, in one call."""
+    program = Program()
+    for step in steps:
+        program.add(step.task, step.pieces, step.frame, *step.kept)
+    program.run()
