@@ -17,9 +17,9 @@ import difflib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from minires.cli import data, doctor, evaluate, predict, run_torch, summary, train
+from minires.cli import bench, data, doctor, evaluate, predict, run_torch, summary, train
 from minires.cli.output import FirstLineHelp
 from minires.errors import (
     ArgumentError,
@@ -33,7 +33,7 @@ from minires.errors import (
 
 __all__ = ["main"]
 
-VERBS = (train, evaluate, predict, summary, data, doctor, run_torch)
+VERBS = (train, evaluate, predict, summary, data, doctor, bench, run_torch)
 EPILOG = """\
 examples:
   minires train                                         a small ResNet on the digits that come with minires
@@ -109,11 +109,20 @@ def _unknown_arguments(parser: argparse.ArgumentParser, verb: str, unknown: list
     """`minires train: unknown option --epcohs: did you mean --epochs?`"""
     word = unknown[0]
     (subparsers,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    options = [o for action in subparsers.choices[verb]._actions for o in action.option_strings]
+    options = list(_option_strings(subparsers.choices[verb]))
     near = difflib.get_close_matches(word.split("=")[0], options, n=2, cutoff=0.5)
     kind = "option" if word.startswith("-") else "argument"
     hint = f": did you mean {' or '.join(near)}?" if near else f". `minires {verb} --help` lists what there is."
     return f"minires {verb}: unknown {kind} {word}{hint}"
+
+
+def _option_strings(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Every option of a verb, and of what follows it (`minires bench infer`)."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _option_strings(inner)
 
 
 def _exit_code(error: Exception) -> int:

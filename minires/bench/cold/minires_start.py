@@ -1,0 +1,38 @@
+"""Import, build, load weights, compile, predict: minires."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import minires
+from minires.io.safetensors import load_file
+
+
+def main() -> None:
+    """See cold/__init__.py."""
+    folder = Path(sys.argv[1])
+    network = json.loads((folder / "network.json").read_text(encoding="utf-8"))
+    model = minires.models.build(
+        network["model"],
+        network["num_classes"],
+        network["in_channels"],
+        image_size=network["image_size"],
+        **network["options"],
+    )
+    weights = load_file(folder / "weights.safetensors")
+    model.load_state_dict({name: minires.from_numpy(array) for name, array in weights.items()})
+    model.eval()
+    images = np.load(folder / "input.npy")
+    compiler = None if "reference" in sys.argv[2:] else getattr(minires, "compile", None)
+    if compiler is not None:
+        output = np.asarray(compiler(model, images.shape)(images))
+    else:
+        with minires.inference_mode():
+            output = model(minires.from_numpy(images)).numpy()
+    print(json.dumps(output.tolist()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
