@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-
 from minires.kernels.cpu.emit import I64, Loop, Vector, emitted, word
 from minires.kernels.cpu.lazy import ir, types
 

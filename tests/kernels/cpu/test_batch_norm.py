@@ -53,6 +53,7 @@ def check_forward(shape, affine=True, with_shortcut=True, halo=1):
 def check_backward(shape, affine=True, has_shortcut=True, halo=1):
     x, grad_y, y = numbers(shape, 1), numbers(shape, 2), np.maximum(numbers(shape, 5), 0)
     weight = numbers(shape[1], 3) if affine else None
+    count = shape[0] * shape[2] * shape[3]
     # statistics are the kernel's business; well away from a variance of 0, where every rounding is divided by eps
     mean, var = x.mean((0, 2, 3), dtype=np.float64), x.var((0, 2, 3), dtype=np.float64) + 0.5
     inputs = blocked(grad_y), blocked(y), blocked(x, halo)
