@@ -8,6 +8,7 @@ for one-line formulas and a *kernel set* for whole operations. A set is a module
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -80,38 +81,66 @@ def array_module(array: Any) -> ModuleType:
     return np
 
 
+# Whether `auto` takes the cpu set where numba is installed. False as long as the set is not complete.
+AUTO_TAKES_CPU = False
+
+
 @cache
 def kernel_set(name: str = "auto") -> Any:
     """The kernel set called `name`, imported at first use.
 
     Raises:
-        ConfigError: no set of that name.
+        ConfigError: no set of that name, or one that needs a package which is not installed.
     """
+    has_numba = importlib.util.find_spec("numba") is not None
     if name == "auto":
-        name = "reference"
+        name = "cpu" if AUTO_TAKES_CPU and has_numba else "reference"
     if name not in KERNEL_SETS:
         raise ConfigError(f"kernel_set: name must be one of {', '.join(KERNEL_SETS)}, got {name!r}")
+    if name == "cpu" and not has_numba:
+        raise ConfigError(
+            "kernel_set: the cpu set needs the package numba, which is not installed; pip install minires[cpu], or use the "
+            "reference set (MINIRES_KERNELS=reference, or auto, which takes what is there)"
+        )
     return importlib.import_module(f"minires.kernels.{name}")
 
 
-_current = settings.kernels
+def _served(kernels: Any, check: bool) -> Any:
+    """`kernels`, or the set that runs them beside the reference."""
+    if not check:
+        return kernels
+    from minires.checked import CheckedKernels
+
+    return CheckedKernels(kernels)
+
+
+_current: Any = None  # the set in use; None before the first operation, so that importing minires imports no kernels
 
 
 def current_kernels() -> Any:
-    """The kernel set that serves ops now."""
-    return kernel_set(_current)
+    """The kernel set that serves ops now; with MINIRES_CHECK=1 a `minires.checked.CheckedKernels` around it."""
+    global _current
+    if _current is None:
+        _current = _served(kernel_set(settings.kernels), settings.check)
+    return _current
 
 
 class use_kernels:
-    """`with use_kernels("reference"): ...` runs the ops inside on that kernel set."""
+    """`with use_kernels("reference"): ...` runs the ops inside on that kernel set.
 
-    def __init__(self, name: str) -> None:
-        kernel_set(name)  # a missing set is an error here, not at the first op
-        self.name = name
+    Args:
+        kernels: a name, or a module or object that satisfies `minires.kernels.interface.KernelSet`.
+        check: whether to run each kernel beside the reference; None: as MINIRES_CHECK says.
+    """
+
+    def __init__(self, kernels: Any, check: bool | None = None) -> None:
+        # A missing set is an error here, not at the first op.
+        found = kernel_set(kernels) if isinstance(kernels, str) else kernels
+        self.kernels = _served(found, settings.check if check is None else check)
 
     def __enter__(self) -> use_kernels:
         global _current
-        self._before, _current = _current, self.name
+        self._before, _current = _current, self.kernels
         return self
 
     def __exit__(self, *exc: object) -> None:

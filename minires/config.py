@@ -4,7 +4,8 @@
 |-------------------|---------------------------------|----------------------------------------------------------------------|
 | `MINIRES_DEBUG`   | 0, 1, 2, 3, 4                   | 1 which kernel set serves an op, 2 also its time and GB/s, 3 also    |
 |                   |                                 | every node of a backward pass, 4 also tracebacks in the command line |
-| `MINIRES_KERNELS` | auto, reference                 | the kernel set; `auto` takes the fastest that is there               |
+| `MINIRES_KERNELS` | auto, cpu, reference            | the kernel set; `auto` takes the fastest that is there               |
+| `MINIRES_CHECK`   | 0, 1                            | 1 every kernel runs beside the reference, live (see `checked.py`)    |
 | `MINIRES_THREADS` | 1 .. 1024                       | threads of the linear algebra under NumPy (needs threadpoolctl)      |
 | `MINIRES_DATA`    | a folder                        | where data sets are looked for first                                 |
 
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 
 from minires.errors import ConfigError
 
-KERNEL_SETS = ("auto", "reference")
+KERNEL_SETS = ("auto", "cpu", "reference")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Settings:
 
     debug: int = 0
     kernels: str = "auto"
+    check: bool = False
     threads: int | None = None
     data_dir: str | None = None
 
@@ -38,13 +40,14 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigError: a value outside the allowed ones, or an unknown variable that begins with MINIRES_.
     """
-    known = {"MINIRES_DEBUG", "MINIRES_KERNELS", "MINIRES_THREADS", "MINIRES_DATA"}
+    known = {"MINIRES_DEBUG", "MINIRES_KERNELS", "MINIRES_CHECK", "MINIRES_THREADS", "MINIRES_DATA"}
     for name in environ:
         if name.startswith("MINIRES_") and name not in known:
             raise ConfigError(f"environment: {name} is not a setting of minires. Known: {', '.join(sorted(known))}")
     return Settings(
         debug=_integer(environ, "MINIRES_DEBUG", 0, 0, 4) or 0,
         kernels=_choice(environ, "MINIRES_KERNELS", "auto", KERNEL_SETS),
+        check=bool(_integer(environ, "MINIRES_CHECK", 0, 0, 1)),
         threads=_integer(environ, "MINIRES_THREADS", None, 1, 1024),
         data_dir=environ.get("MINIRES_DATA") or None,
     )

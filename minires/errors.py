@@ -69,6 +69,10 @@ class ConfigError(MiniresError, ValueError):
     """A setting, from the environment or a configuration file, that is unknown or has a bad value."""
 
 
+class KernelError(MiniresError, RuntimeError):
+    """A kernel that gave something else than the reference, found with MINIRES_CHECK=1."""
+
+
 class UnsupportedError(MiniresError, NotImplementedError, AttributeError):
     """Something of torch's that minires does not have. The message names it and what to use instead."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -18,9 +20,17 @@ from minires.errors import ConfigError, DeviceError, DTypeError, UnknownNameErro
 
 def test_settings_are_read() -> None:
     found = read_settings(
-        {"MINIRES_DEBUG": "2", "MINIRES_KERNELS": "reference", "MINIRES_THREADS": "4", "MINIRES_DATA": "x", "HOME": "y"}
+        {
+            "MINIRES_DEBUG": "2",
+            "MINIRES_KERNELS": "reference",
+            "MINIRES_CHECK": "1",
+            "MINIRES_THREADS": "4",
+            "MINIRES_DATA": "x",
+            "HOME": "y",
+        }
     )
-    assert (found.debug, found.kernels, found.threads, found.data_dir) == (2, "reference", 4, "x")
+    assert (found.debug, found.kernels, found.check, found.threads, found.data_dir) == (2, "reference", True, 4, "x")
+    assert not read_settings({}).check
     assert read_settings({"MINIRES_DEBUG": ""}) == read_settings({})
 
 
@@ -29,8 +39,9 @@ def test_settings_are_read() -> None:
     [
         ({"MINIRES_DEBUG": "5"}, r"MINIRES_DEBUG must be a whole number from 0 to 4, got '5'"),
         ({"MINIRES_THREADS": "two"}, r"MINIRES_THREADS must be a whole number from 1 to 1024, got 'two'"),
-        ({"MINIRES_KERNELS": "gpu"}, r"MINIRES_KERNELS must be one of auto, reference, got 'gpu'"),
-        ({"MINIRES_DEBUGG": "1"}, r"MINIRES_DEBUGG is not a setting of minires. Known: MINIRES_DATA"),
+        ({"MINIRES_KERNELS": "gpu"}, r"MINIRES_KERNELS must be one of auto, cpu, reference, got 'gpu'"),
+        ({"MINIRES_CHECK": "yes"}, r"MINIRES_CHECK must be a whole number from 0 to 1, got 'yes'"),
+        ({"MINIRES_DEBUGG": "1"}, r"MINIRES_DEBUGG is not a setting of minires. Known: MINIRES_CHECK, MINIRES_DATA"),
     ],
 )
 def test_bad_settings_are_errors(environ, text) -> None:
@@ -40,11 +51,49 @@ def test_bad_settings_are_errors(environ, text) -> None:
 
 def test_kernel_sets_are_chosen_by_name() -> None:
     reference = backend.kernel_set("reference")
-    assert backend.current_kernels() is reference
-    with backend.use_kernels("reference"):
+    with backend.use_kernels("reference", check=False):
         assert backend.current_kernels() is reference
-    with pytest.raises(ConfigError, match="kernel_set: name must be one of auto, reference, got 'cpu2'"):
+    with pytest.raises(ConfigError, match="kernel_set: name must be one of auto, cpu, reference, got 'cpu2'"):
         backend.use_kernels("cpu2")
+
+
+def test_a_kernel_set_may_be_any_object() -> None:
+    class Mine:
+        def relu_forward(self, x: np.ndarray) -> np.ndarray:
+            return x + 100
+
+    mine, before = Mine(), backend.current_kernels()
+    with backend.use_kernels(mine, check=False):
+        assert backend.current_kernels() is mine
+        assert minires.relu(minires.tensor([-1.0])).tolist() == [99.0]
+    assert backend.current_kernels() is before
+
+
+@pytest.fixture
+def hide_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "numba" else find(name, *rest))
+    backend.kernel_set.cache_clear()
+    yield
+    backend.kernel_set.cache_clear()
+
+
+def test_the_cpu_set_without_numba_is_an_error_with_the_way_out(hide_numba: None, monkeypatch) -> None:
+    text = r"the cpu set needs the package numba, .* pip install minires\[cpu\], or use the reference set"
+    with pytest.raises(ConfigError, match=text):
+        backend.use_kernels("cpu")
+    monkeypatch.setattr(backend, "AUTO_TAKES_CPU", True)
+    assert backend.kernel_set("auto") is backend.kernel_set("reference")
+
+
+def test_auto_takes_the_cpu_set_where_it_may(monkeypatch) -> None:
+    pytest.importorskip("numba", reason="the cpu set needs numba")
+    backend.kernel_set.cache_clear()
+    monkeypatch.setattr(backend, "AUTO_TAKES_CPU", True)
+    assert backend.kernel_set("auto").__name__ == "minires.kernels.cpu"
+    monkeypatch.setattr(backend, "AUTO_TAKES_CPU", False)
+    backend.kernel_set.cache_clear()
+    assert backend.kernel_set("auto").__name__ == "minires.kernels.reference"
 
 
 def run(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -77,6 +126,7 @@ def test_debug_1_says_which_kernel_set_serves_an_op() -> None:
     done = run(
         "import minires; F = minires.nn.functional; F.relu(F.conv2d(*[minires.ones(1, 1, 1, 1)] * 2))",
         MINIRES_DEBUG="1",
+        MINIRES_KERNELS="reference",
     )
     assert "minires conv2d is served by minires.kernels.reference" in done.stderr
 

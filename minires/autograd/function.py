@@ -73,9 +73,11 @@ class Context(Node):
     @property
     def kernels(self) -> Any:
         kernels = backend.current_kernels()
-        if settings.debug >= 1 and (self.name, kernels.__name__) not in _told:
-            _told.add((self.name, kernels.__name__))
-            print(f"minires {self.name} is served by {kernels.__name__}", file=sys.stderr)
+        if settings.debug >= 1:
+            served = self.name, getattr(kernels, "__name__", type(kernels).__name__)
+            if served not in _told:
+                _told.add(served)
+                print(f"minires {served[0]} is served by {served[1]}", file=sys.stderr)
         return kernels
 
 

@@ -145,7 +145,7 @@ def _packages() -> list[Finding]:
 def _kernel_sets() -> list[Finding]:
     from minires import backend
     from minires.config import KERNEL_SETS
-    from minires.errors import MiniresError
+    from minires.errors import ConfigError, MiniresError
 
     findings = []
     for name in KERNEL_SETS:
@@ -154,6 +154,8 @@ def _kernel_sets() -> list[Finding]:
         try:
             backend.kernel_set(name)
             findings.append(Finding(f"kernels: {name}", GOOD, "loads"))
+        except ConfigError as error:  # needs a package that is not installed, which is no fault
+            findings.append(Finding(f"kernels: {name}", NOTE, str(error)))
         except (MiniresError, ImportError) as error:
             findings.append(Finding(f"kernels: {name}", BAD, f"{type(error).__name__}: {error}"))
     return findings
