@@ -85,6 +85,14 @@ def array_module(array: Any) -> ModuleType:
 AUTO_TAKES_CPU = False
 
 
+def _installed(package: str) -> bool:
+    """Whether `package` can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:  # an import hook forbids it
+        return False
+
+
 @cache
 def kernel_set(name: str = "auto") -> Any:
     """The kernel set called `name`, imported at first use.
@@ -92,12 +100,11 @@ def kernel_set(name: str = "auto") -> Any:
     Raises:
         ConfigError: no set of that name, or one that needs a package which is not installed.
     """
-    has_numba = importlib.util.find_spec("numba") is not None
     if name == "auto":
-        name = "cpu" if AUTO_TAKES_CPU and has_numba else "reference"
+        name = "cpu" if AUTO_TAKES_CPU and _installed("numba") else "reference"
     if name not in KERNEL_SETS:
         raise ConfigError(f"kernel_set: name must be one of {', '.join(KERNEL_SETS)}, got {name!r}")
-    if name == "cpu" and not has_numba:
+    if name == "cpu" and not _installed("numba"):
         raise ConfigError(
             "kernel_set: the cpu set needs the package numba, which is not installed; pip install minires[cpu], or use the "
             "reference set (MINIRES_KERNELS=reference, or auto, which takes what is there)"
