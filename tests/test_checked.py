@@ -169,6 +169,18 @@ def test_rounding_alone_is_never_an_error() -> None:
     checked(conv2d_forward=reversed_channels).conv2d_forward(x, weight, None, g)
 
 
+def test_an_element_that_cancels_may_carry_its_terms_rounding() -> None:
+    """x - x is 0 however x is rounded, but not where a fast algorithm transforms x first: its neighbours tell the scale."""
+    x = np.repeat(image((1, 1, 16, 16)), 2, axis=1)
+    weight = np.array([1, -1], np.float32).reshape(1, 2, 1, 1)
+
+    def transformed(x: Any, weight: Any, bias: Any, g: Any) -> Any:
+        return reference.conv2d_forward(x, weight, bias, g) + np.finfo(np.float32).eps * x[:, :1]
+
+    g = Conv2dGeometry(1, 2, 16, 16, 1, 1, 1)
+    checked(conv2d_forward=transformed).conv2d_forward(x, weight, None, g)
+
+
 def test_the_tolerance_follows_an_elements_own_size() -> None:
     """One huge number among small ones is rounded as a huge number is."""
     x = np.concatenate([np.full(2_000_000, 1e-3), [1e6]]).astype(np.float32)

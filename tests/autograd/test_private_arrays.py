@@ -109,6 +109,11 @@ def test_gradients_of_several_branches_add_up_in_private() -> None:
     y.backward(grad_y)
     assert ChannelsLast.added == 2  # one new sum, then one in place
     assert np.array_equal(grad_y.raw.nhwc, before)
+    h = F.relu(inputs[0])
+    (h + h).backward(grad_y)  # both branches get the very same tensor, the caller's own
+    assert np.array_equal(grad_y.raw.nhwc, before)
+    inputs = [image(requires_grad=True), *parameters()]
+    fan(*inputs).backward(grad_y)
     with use_kernels("reference"):
         twins = [image(requires_grad=True), *parameters()]
         fan(*twins).backward(grad_y)
@@ -237,6 +242,7 @@ def test_checkpoint_and_saved_tensors_hooks() -> None:
 
     expected = gradients("reference")
     assert_same(gradients(kernels, again), expected)
+    assert ChannelsLast.converted == 2  # the result's and the image's gradient, as without a checkpoint
     assert_same(gradients(kernels, hooked), expected)
     assert ChannelsLast in packed
 
@@ -325,6 +331,14 @@ def test_in_place_writes_after_private_are_seen() -> None:
     assert not y.array.any()
     with pytest.raises(GradError, match="changed by an in-place operation"):
         loss_of(y * saved_by_relu).backward()
+
+
+def test_an_in_place_result_is_copied_where_it_is_another_tensor() -> None:
+    target, source = private(), image(1)
+    minires.autograd.run_inplace("take", lambda old, new: new, target, source)
+    assert np.array_equal(target.array, source.array)
+    target.zero_()
+    assert source.array.all()
 
 
 def test_views_and_data_share_memory_with_a_private_tensor() -> None:
