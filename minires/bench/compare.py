@@ -16,7 +16,7 @@ import numpy as np
 from minires.bench.contenders import OURS, Contender
 from minires.bench.process import WorkerError, WorkerProcess
 from minires.bench.rounds import Timing, ratio, turn_order
-from minires.bench.verify import LIMITS, error_of
+from minires.bench.verify import LIMITS, error_of, error_of_training
 from minires.bench.workload import Workload
 
 __all__ = ["Field", "Result", "Say", "compare", "export", "failures", "judge", "measure"]
@@ -182,7 +182,11 @@ class Field:
         result.detail, result.versions = opened["note"], opened["versions"]
         result.memory, result.memory_by = checked.get("memory", 0), checked.get("memory_by", "")
         with np.load(outcome) as file:
-            result.error, result.error_at = error_of(dict(file), expected)
+            got = dict(file)
+        if self.kind == "train":
+            result.error, result.error_at = error_of_training(got, expected, workload.weights())
+        else:
+            result.error, result.error_at = error_of(got, expected)
         outcome.unlink()
         if not result.error <= LIMITS[self.kind]:
             result.state = "wrong"

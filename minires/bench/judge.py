@@ -31,7 +31,7 @@ def open_task(kind: str, variant: str, workload: Workload) -> None:
     """Write weights.safetensors, input.npy, labels.npy, structure.json and reference.npz.
 
     Args:
-        kind: "infer" and "start": the outputs; "train": loss, gradients and state after one step; "ops": reference.npz
+        kind: "infer" and "start": the outputs; "train": what one step leaves behind; "ops": reference.npz
             alone, what one layer gives.
     """
     if kind == "ops":
@@ -87,7 +87,7 @@ def outputs(model: nn.Module, images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def training_step(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Loss, gradients and the state dict after one step of SGD."""
+    """What one step of SGD leaves behind; see step_results."""
     model.train()
     optimizer = optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     loss = F.cross_entropy(model(Tensor(images.astype(np.float64))), Tensor(labels))
@@ -97,10 +97,15 @@ def training_step(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[st
 
 
 def step_results(loss: float, model: Any) -> dict[str, np.ndarray]:
-    """What a training step leaves behind, by name; for models of minires and, with torch's names, of torch."""
+    """What a training step leaves behind, for models of minires and, with torch's names, of torch.
+
+    Returns:
+        loss; gradient/NAME and weight/NAME (after the step) of parameters; state/NAME of buffers.
+    """
     results = {"loss": np.array(loss)}
     for name, parameter in model.named_parameters():
         results[f"gradient/{name}"] = parameter.grad.numpy()
-    for name, value in model.state_dict().items():
+        results[f"weight/{name}"] = parameter.detach().numpy()
+    for name, value in model.named_buffers():
         results[f"state/{name}"] = value.numpy()
     return results

@@ -6,16 +6,17 @@ import contextlib
 import ctypes
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 __all__ = ["growth"]
 
 
-def growth(*stages: Callable[[], object]) -> tuple[int, str]:
+def growth(*stages: Callable[[], object], between: Callable[[], object] | None = None) -> tuple[int, str]:
     """Run the stages in order; the peak of resident memory on the way, less what there was before the first.
 
     Where Linux's /proc is, each stage's peak is counted from its own start, and the allocator returns what is free before
-    each; elsewhere the peak is that of the process' whole life, a bound from above at best.
+    each. `between` runs after each stage but the last; what it keeps is taken off again. Elsewhere the peak is that of the
+    process' whole life, a bound from above at best.
 
     Returns:
         bytes, and how they were measured: "VmHWM" or "ru_maxrss".
@@ -24,7 +25,13 @@ def growth(*stages: Callable[[], object]) -> tuple[int, str]:
     try:
         before = _proc("VmRSS")
         peak = 0
-        for stage in stages:
+        for number, stage in enumerate(stages):
+            if number and between is not None:
+                _trim()
+                kept = _proc("VmRSS")
+                between()
+                _trim()
+                before += max(0, _proc("VmRSS") - kept)
             _trim()
             with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
                 file.write("5")  # sets VmHWM back to the present
@@ -32,20 +39,24 @@ def growth(*stages: Callable[[], object]) -> tuple[int, str]:
             peak = max(peak, _proc("VmHWM"))
         return max(0, peak - before), "VmHWM"
     except FileNotFoundError:
-        return _by_rusage(stages)
+        return _by_rusage(stages, between)
 
 
-def _by_rusage(stages: tuple[Callable[[], object], ...]) -> tuple[int, str]:
+def _by_rusage(stages: Sequence[Callable[[], object]], between: Callable[[], object] | None) -> tuple[int, str]:
+    def run() -> None:
+        for number, stage in enumerate(stages):
+            if number and between is not None:
+                between()
+            stage()
+
     try:
         import resource
     except ImportError:  # Windows has neither
-        for stage in stages:
-            stage()
+        run()
         return 0, "unknown"
     unit = 1 if sys.platform == "darwin" else 1024
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for stage in stages:
-        stage()
+    run()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit, "ru_maxrss"
 
 

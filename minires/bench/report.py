@@ -17,8 +17,9 @@ __all__ = ["columns", "format_bytes", "format_error", "format_ratio", "format_se
 
 def columns(kind: str) -> list[str]:
     """Headings of a table of results."""
+    rate = [] if kind == "start" else ["images/s"]
     memory = ["memory"] if kind == "train" else []
-    return ["contender", "median", "quartiles", "images/s", "times minires", "error", *memory, "setup", ""]
+    return ["contender", "median", "quartiles", *rate, "times minires", "error", *memory, "setup", ""]
 
 
 def result_row(result: Result, batch: int, kind: str) -> list[str]:
@@ -26,7 +27,14 @@ def result_row(result: Result, batch: int, kind: str) -> list[str]:
     memory = [format_bytes(result.memory) if result.memory else ""] if kind == "train" else []
     setup = f"{result.setup:.1f} s" if math.isfinite(result.setup) else ""
     if result.timing is None:
-        return [result.name, "", "", "", "", format_error(result.error), *memory, setup, result.detail]
+        return [
+            result.name,
+            *[""] * (columns(kind).index("error") - 1),
+            format_error(result.error),
+            *memory,
+            setup,
+            result.detail,
+        ]
     first, third = result.timing.quartiles
     notes = [result.detail] if result.detail else []
     if result.stolen > 0.02:
@@ -35,7 +43,7 @@ def result_row(result: Result, batch: int, kind: str) -> list[str]:
         result.name,
         format_seconds(result.timing.median),
         f"{format_seconds(first)} - {format_seconds(third)}",
-        f"{batch / result.timing.median:,.0f}",
+        *([] if kind == "start" else [f"{batch / result.timing.median:,.0f}"]),
         format_ratio(result.ratio),
         format_error(result.error),
         *memory,

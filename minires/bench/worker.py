@@ -63,21 +63,29 @@ class Worker:
         }
 
     def check(self, file: str) -> dict[str, Any]:
-        """Run once and write the results; for a training step, also measure what memory it takes."""
+        """Run once and write what came out; of a training step also a second one, with an eye on memory."""
         answer: dict[str, Any] = {}
+        results: dict[str, np.ndarray] = {}
         began = time.perf_counter()
-
-        def first() -> None:
-            self.task.run()
-            np.savez(file, **self.task.outcome())
-
         if self.kind == "train":
-            # Momentum lives from the first step on, and the second is the first that has all of it beside activations.
-            answer["memory"], answer["memory_by"] = growth(first, self.task.run)
+            # Momentum is there from the first step on; the second is the first that holds it beside activations.
+            answer["memory"], answer["memory_by"] = growth(
+                self.task.run, self.task.run, between=lambda: self._keep(results, "")
+            )
+            self._keep(results, "second/")
         else:
-            first()
+            self.task.run()
+            self._keep(results, "")
         answer["seconds"] = time.perf_counter() - began
+        everything: dict[str, Any] = results
+        np.savez(file, **everything)
+        quiet()
+        self.asleep_since = time.process_time()
         return answer
+
+    def _keep(self, results: dict[str, np.ndarray], prefix: str) -> None:
+        """Copy what the last run computed: arrays of parameters change in place."""
+        results.update({prefix + name: np.array(array) for name, array in self.task.outcome().items()})
 
     def turn(self, seconds: float) -> dict[str, Any]:
         """Repeat for about `seconds`, at least once.
