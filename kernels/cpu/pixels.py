@@ -32,7 +32,7 @@ STORE = 8  # add_up: also write g
 SPREAD = 16  # add_up: g = x - centre, and no grad_y
 
 
-def _while(b: Any, start: Any, stop: Any, step: int, values: Sequence[Any], body: Callable[..., Any]) -> Any:
+def for_range(b: Any, start: Any, stop: Any, step: int, values: Sequence[Any], body: Callable[..., Any]) -> Any:
     """`for index in range(start, stop, step): values = body(index, values)`, possibly not once. (index, values) after."""
     before = b.block
     head, inside, after = (b.append_basic_block(name) for name in ("head", "inside", "after"))
@@ -89,8 +89,8 @@ def walk(
         return new
 
     whole = b.sub(width, word(_UNROLL - 1))
-    index, carried = _while(b, word(0), whole, _UNROLL, carried, several)
-    _, first = _while(b, index, width, 1, carried[:count], at)
+    index, carried = for_range(b, word(0), whole, _UNROLL, carried, several)
+    _, first = for_range(b, index, width, 1, carried[:count], at)
     carried = [*first, *carried[count:]]
     following = [b.add(base, pitch) for base, (_, pitch) in zip(bases, planes, strict=True)]
     carried = over_rows.end([*following, *carried])[len(planes) :]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minires.kernels.cpu.intrinsics import load_word
-from minires.kernels.cpu.layout import Blocked, blocks
+from minires.kernels.cpu.layout import blocks
 from minires.kernels.cpu.tasks import Program, Task, helper
 
 PIECE = 4096  # pixels: 256 KB an array, half a second-level cache, and 30 us of work to 0.2 us of handing out
@@ -34,12 +34,13 @@ class Cut:
     chunks: int
 
     @classmethod
-    def of(cls, shape: Sequence[int]) -> Cut:
+    def of(cls, shape: Sequence[int], pixels: int = PIECE) -> Cut:
+        """The cut of `shape` into pieces of about `pixels` pixels."""
         n, _, h, w = shape
-        if h * w > PIECE:
-            rows = max(1, PIECE // w)
+        if h * w > pixels:
+            rows = max(1, pixels // w)
             return cls(1, rows, n * -(-h // rows))
-        images = max(1, min(n, PIECE // (h * w)))
+        images = max(1, min(n, pixels // (h * w)))
         return cls(images, h, -(-n // images))
 
 
@@ -53,10 +54,15 @@ class Step:
     kept: tuple[Any, ...] = ()
 
 
-def planes_frame(shape: Sequence[int], arrays: Sequence[Blocked | None], *words: int) -> np.ndarray:
-    """A frame for arrays of one logical shape; `words`: the task's own, the first two at 6 and 7, the others behind."""
+def planes_frame(shape: Sequence[int], arrays: Sequence[Any], *words: int, cut: Cut | None = None) -> np.ndarray:
+    """A frame for pieces of `shape`, cut as `cut` or `Cut.of` says.
+
+    Args:
+        arrays: Blocked, or what has its attributes; None leaves a place empty.
+        words: the task's own, the first two at 6 and 7, the others behind the arrays.
+    """
     n, c, h, w = shape
-    cut = Cut.of(shape)
+    cut = cut or Cut.of(shape)
     places: list[int] = []
     for a in arrays:
         places += [0] * 4 if a is None else [a.address + a.first, a.image_bytes, a.block_bytes, a.row_bytes]

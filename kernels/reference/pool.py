@@ -94,13 +94,13 @@ def avg_pool2d_forward(x: Array, g: Pool2dGeometry) -> Array:
     for i in range(g.k_h):
         for j in range(g.k_w):
             y += windows[:, :, i, j]
-    y /= _divisor(g).astype(y.dtype)
+    y /= window_divisor(g).astype(y.dtype)
     return y
 
 
 def avg_pool2d_backward(grad_y: Array, g: Pool2dGeometry) -> Array:
     """Each pixel of a window gets grad_y / divisor; see interface.avg_pool2d_backward."""
-    share = native(grad_y) / _divisor(g).astype(grad_y.dtype)
+    share = native(grad_y) / window_divisor(g).astype(grad_y.dtype)
     h_padded = max(g.h + g.pad_top, (g.h_out - 1) * g.stride_h + g.span_h)
     w_padded = max(g.w + g.pad_left, (g.w_out - 1) * g.stride_w + g.span_w)
     padded = np.zeros((g.n, g.c, h_padded, w_padded), dtype=share.dtype)
@@ -112,7 +112,7 @@ def avg_pool2d_backward(grad_y: Array, g: Pool2dGeometry) -> Array:
     return np.ascontiguousarray(padded[:, :, g.pad_top : g.pad_top + g.h, g.pad_left : g.pad_left + g.w])
 
 
-def _divisor(g: Pool2dGeometry) -> Array:
+def window_divisor(g: Pool2dGeometry) -> Array:
     """(h_out, w_out): what the sum of each window is divided by."""
     if g.divisor_override:
         return np.full((g.h_out, g.w_out), g.divisor_override, dtype=np.int64)

@@ -108,6 +108,18 @@ def test_statistics_mean_far_above_the_spread(shape, mean):
     assert_close(actual_var, x.var((0, 2, 3), dtype=np.float64), "float32")
 
 
+def test_batch_norm_mean_far_above_the_spread():
+    """Neither pass may add and subtract numbers of the mean's size; float32 resolves 1e-4 at 1e3, x itself is exact."""
+    x, grad_y = numbers((9, 16, 10, 10), 1) + np.float32(1000.1), numbers((9, 16, 10, 10), 2)
+    weight, bias = numbers(16, 3), numbers(16, 4)
+    y, mean, var = kernels.batch_norm_train(blocked(x), weight, bias, EPS)
+    expected, *statistics = reference.batch_norm_train(*wide(x, weight, bias), EPS)
+    assert_blocked(y, expected)
+    gradients = kernels.batch_norm_train_backward(blocked(grad_y), blocked(x), weight, mean, var, EPS)
+    expected = reference.batch_norm_train_backward(*wide(grad_y, x, weight), *statistics, EPS)
+    check_gradients(gradients, expected, 900, "backward")
+
+
 def test_statistics_images_of_different_brightness():
     """A piece's guess is the mean of its first image: here it is far from that of the others."""
     x = numbers((64, 16, 12, 12)) + np.where(np.arange(64) % 28 == 0, 100, -100).astype(np.float32)[:, None, None, None]
