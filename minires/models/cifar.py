@@ -21,6 +21,7 @@ from minires.errors import ArgumentError
 from minires.models.registry import check_sizes, register
 from minires.models.resnet import BasicBlock, conv3x3, initialize, projection
 from minires.nn import functional as F
+from minires.nn.fused import norm_relu
 from minires.tensor import Tensor
 
 
@@ -93,7 +94,7 @@ class CifarResNet(nn.Module):
         return nn.Sequential(first, *(BasicBlock(c_out, c_out, plain=plain) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = norm_relu(self.bn1, self.conv1(x))
         x = self.layer1(x)
         x = self.layer2(x)
         x = self.layer3(x)

@@ -17,7 +17,7 @@ from minires import nn
 from minires.errors import ArgumentError
 from minires.models.registry import check_sizes, register
 from minires.models.resnet import conv1x1, conv3x3, initialize
-from minires.nn import functional as F
+from minires.nn.fused import norm_relu
 from minires.tensor import Tensor
 
 
@@ -50,9 +50,9 @@ class PreActBlock(nn.Module):
         self.plain = plain
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = F.relu(self.bn1(x))
+        activated = norm_relu(self.bn1, x)
         out = self.conv1(activated)
-        out = self.conv2(self.dropout(F.relu(self.bn2(out))))
+        out = self.conv2(self.dropout(norm_relu(self.bn2, out)))
         if self.plain:
             return out
         shortcut = activated if self.first else x
@@ -88,10 +88,10 @@ class PreActBottleneck(nn.Module):
         self.plain = plain
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = F.relu(self.bn1(x))
+        activated = norm_relu(self.bn1, x)
         out = self.conv1(activated)
-        out = self.conv2(F.relu(self.bn2(out)))
-        out = self.conv3(F.relu(self.bn3(out)))
+        out = self.conv2(norm_relu(self.bn2, out))
+        out = self.conv3(norm_relu(self.bn3, out))
         if self.plain:
             return out
         shortcut = activated if self.first else x
@@ -147,7 +147,7 @@ class PreActNet(nn.Module):
             x = getattr(self, name)(x)
         for stage in range(self.stages):
             x = getattr(self, f"layer{stage + 1}")(x)
-        x = F.relu(self.bn(x))
+        x = norm_relu(self.bn, x)
         x = self.avgpool(x).flatten(1)
         return self.fc(x)
 

@@ -22,6 +22,7 @@ from minires import nn
 from minires.errors import ArgumentError
 from minires.models.registry import check_sizes, register
 from minires.nn import functional as F
+from minires.nn.fused import norm_relu
 from minires.tensor import Tensor
 
 
@@ -110,14 +111,9 @@ class BasicBlock(nn.Module):
         self.plain = plain
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if self.se is not None:
-            out = self.se(out)
-        if self.plain:
-            return F.relu(out)
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return F.residual_relu(out, shortcut)  # relu(out + shortcut) in one pass
+        out = norm_relu(self.bn1, self.conv1(x))
+        out = self.conv2(out)
+        return join(self, self.bn2, out, x)
 
 
 class Bottleneck(nn.Module):
@@ -157,15 +153,24 @@ class Bottleneck(nn.Module):
         self.plain = plain
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        if self.se is not None:
-            out = self.se(out)
-        if self.plain:
-            return F.relu(out)
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return F.residual_relu(out, shortcut)
+        out = norm_relu(self.bn1, self.conv1(x))
+        out = norm_relu(self.bn2, self.conv2(out))
+        out = self.conv3(out)
+        return join(self, self.bn3, out, x)
+
+
+def join(block: BasicBlock | Bottleneck, norm: nn.Module, out: Tensor, x: Tensor) -> Tensor:
+    """The end of a block: relu(se(norm(out)) + shortcut(x)), se and shortcut where the block has them.
+
+    Without se it is one operation.
+    """
+    shortcut = None
+    if not block.plain:
+        shortcut = x if block.downsample is None else block.downsample(x)
+    if block.se is None:
+        return norm_relu(norm, out, shortcut)
+    out = block.se(norm(out))
+    return F.relu(out) if shortcut is None else F.residual_relu(out, shortcut)
 
 
 def initialize(model: nn.Module) -> None:
@@ -276,7 +281,7 @@ class ResNet(nn.Module):
                     nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = norm_relu(self.bn1, self.conv1(x))
         x = self.maxpool(x)
         x = self.layer1(x)
         x = self.layer2(x)

@@ -8,6 +8,7 @@ from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Va
 from typing import Any, Self, overload
 
 from minires.errors import ArgumentError, LabelError, ModuleError
+from minires.nn.fused import run_in_order
 from minires.nn.module import Module, _describe, _indent
 from minires.nn.parameter import Parameter
 from minires.tensor import Tensor
@@ -87,6 +88,8 @@ class _Indexed(Module):
 class Sequential(_Indexed):
     """A chain of modules: y = f_k(... f_1(f_0(x))).
 
+    A BatchNorm2d with a ReLU behind it runs as one operation if neither has hooks (see `nn/fused.py`).
+
     `Sequential(a, b)` names them "0", "1"; `Sequential(OrderedDict(stem=a, head=b))` keeps the given names. A slice is
     again a Sequential, over the same modules and with their names.
     """
@@ -105,9 +108,7 @@ class Sequential(_Indexed):
                 self.add_module(str(i), module)
 
     def forward(self, input: Any) -> Any:
-        for module in self:
-            input = module(input)
-        return input
+        return run_in_order(self, input)
 
     @overload
     def __getitem__(self, idx: int) -> Module: ...

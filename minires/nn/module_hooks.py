@@ -99,9 +99,13 @@ class HookedCall:
         """
         return _register(self._backward_hooks, Hook(hook), prepend)
 
+    def _has_hooks(self) -> bool:
+        """Whether a call is more than `forward`."""
+        return bool(self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` and the hooks around it."""
-        if not (self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks):
+        if not self._has_hooks():
             return self.forward(*args, **kwargs)
         already_called: set[int] = set()
         try:

@@ -11,7 +11,7 @@ shape (N, C, H, W):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minires.autograd import no_grad
@@ -92,6 +92,10 @@ class _BatchNorm(Module):
             init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
+        return self._normalize(F.batch_norm, input)
+
+    def _normalize(self, function: Callable[..., Tensor], input: Tensor, **options: Any) -> Tensor:
+        """`function`, F.batch_norm or one that goes on from it, with this layer's statistics, parameters and settings."""
         if input.ndim not in self._ranks:
             wanted = " or ".join(f"{rank}D" for rank in self._ranks)
             raise ShapeError(f"{self._get_name()}: expected {wanted} input, got shape {tuple(input.shape)}")
@@ -105,7 +109,7 @@ class _BatchNorm(Module):
         # Without running statistics the batch's are used in evaluation too.
         use_batch = self.training or (self.running_mean is None and self.running_var is None)
         update = not self.training or self.track_running_stats
-        return F.batch_norm(
+        return function(
             input,
             self.running_mean if update else None,
             self.running_var if update else None,
@@ -114,6 +118,7 @@ class _BatchNorm(Module):
             use_batch,
             momentum,
             self.eps,
+            **options,
         )
 
     def extra_repr(self) -> str:
