@@ -27,11 +27,15 @@ import numpy as np
 from minires.errors import KernelError
 from minires.kernels.private import PrivateArray
 
+# Run beside the kernel, the reference would take a second step.
+IN_PLACE = ("sgd_step", "adam_step")
+
 
 class CheckedKernels:
     """A kernel set whose functions are those of `kernels`, each judged by the reference's at every call.
 
-    Functions that the reference does not have, and whatever else the set holds, pass as they are.
+    Functions that the reference does not have, those that write to their arguments, and whatever else the set holds,
+    pass as they are.
     """
 
     def __init__(self, kernels: Any) -> None:
@@ -42,7 +46,7 @@ class CheckedKernels:
     def __getattr__(self, name: str) -> Any:
         """Reached at the first use of a name; a checked function is kept."""
         kernel = getattr(self.kernels, name)
-        if not callable(kernel) or not hasattr(self.reference, name):
+        if not callable(kernel) or name in IN_PLACE or not hasattr(self.reference, name):
             return kernel
         checked = _beside(f"{name} of {self.__name__}", kernel, getattr(self.reference, name))
         setattr(self, name, checked)

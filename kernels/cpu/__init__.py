@@ -12,6 +12,7 @@ One screen shows what is fast: what is taken from the reference stands in the se
 from minires.kernels import reference
 from minires.kernels.cpu.conv import conv2d_backward_weight, conv2d_backward_x, conv2d_forward
 from minires.kernels.cpu.layout import Blocked
+from minires.kernels.cpu.optimizer import adam_step, sgd_step
 from minires.kernels.cpu.tasks import set_workers, workers
 from minires.kernels.private import takes_plain
 
@@ -54,6 +55,7 @@ softmax_forward = takes_plain(reference.softmax_forward)
 
 __all__ = [
     "PRIVATE",
+    "adam_step",
     "adaptive_avg_pool2d_backward",
     "adaptive_avg_pool2d_forward",
     "adaptive_max_pool2d_forward",
@@ -90,6 +92,7 @@ __all__ = [
     "residual_relu_backward",
     "residual_relu_forward",
     "set_workers",
+    "sgd_step",
     "softmax_backward",
     "softmax_forward",
     "workers",

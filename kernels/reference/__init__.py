@@ -25,6 +25,7 @@ from minires.kernels.reference.layer_norm import (
     layer_norm_backward,
     layer_norm_forward,
 )
+from minires.kernels.reference.optimizer import adam_step, sgd_step
 from minires.kernels.reference.pool import (
     adaptive_avg_pool2d_backward,
     adaptive_avg_pool2d_forward,
@@ -51,6 +52,7 @@ from minires.kernels.reference.softmax import (
 )
 
 __all__ = [
+    "adam_step",
     "adaptive_avg_pool2d_backward",
     "adaptive_avg_pool2d_forward",
     "adaptive_max_pool2d_forward",
@@ -86,6 +88,7 @@ __all__ = [
     "relu_forward",
     "residual_relu_backward",
     "residual_relu_forward",
+    "sgd_step",
     "softmax_backward",
     "softmax_forward",
 ]

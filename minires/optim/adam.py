@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from minires.backend import current_kernels
 from minires.errors import ArgumentError
-from minires.optim.optimizer import Group, Optimizer, Params, blocks, check_number, check_variants
+from minires.optim.optimizer import Group, Optimizer, Params, check_number, check_variants
 from minires.tensor import Tensor
 
 
@@ -84,40 +85,31 @@ class Adam(Optimizer):
     def _update(self, group: Group) -> None:
         lr, weight_decay, eps = float(group["lr"]), float(group["weight_decay"]), float(group["eps"])
         beta1, beta2 = map(float, group["betas"])
-        decoupled = group["decoupled_weight_decay"]
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            state = self.state[p]
+        params = [p for p in group["params"] if p.grad is not None]
+        states = [self.state[p] for p in params]
+        for p, state in zip(params, states, strict=True):
             if not state:
                 # A tensor, not an int: this is how torch's checkpoints hold it.
                 state["step"] = Tensor(np.zeros((), dtype=np.float32))
                 for name in ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * group["amsgrad"]:
                     state[name] = Tensor(np.zeros_like(p.array))
             state["step"].array[...] += 1
-            t = float(state["step"].array)
-            step_size = lr / (1 - beta1**t)
-            root_correction = (1 - beta2**t) ** 0.5
-
-            arrays = [p.array, p.grad.array, state["exp_avg"].array, state["exp_avg_sq"].array]
-            if group["amsgrad"]:
-                arrays.append(state["max_exp_avg_sq"].array)
-            for param, grad, m, v, *rest in blocks(*arrays):
-                if group["maximize"]:
-                    grad = -grad
-                if weight_decay != 0 and decoupled:
-                    param *= 1 - lr * weight_decay
-                elif weight_decay != 0:
-                    grad = grad + weight_decay * param
-                m *= beta1
-                m += (1 - beta1) * grad
-                v *= beta2
-                v += (1 - beta2) * grad * grad
-                if group["amsgrad"]:
-                    (v_max,) = rest
-                    np.maximum(v_max, v, out=v_max)
-                    v = v_max
-                param -= step_size * m / (np.sqrt(v) / root_correction + eps)
+        current_kernels().adam_step(
+            [p.array for p in params],
+            [p.grad.array for p in params],
+            [state["exp_avg"].array for state in states],
+            [state["exp_avg_sq"].array for state in states],
+            [state["max_exp_avg_sq"].array for state in states] if group["amsgrad"] else [],
+            [float(state["step"].array) for state in states],
+            lr,
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            bool(group["decoupled_weight_decay"]),
+            bool(group["maximize"]),
+        )
+        for p in params:
             p._bump_version()
 
 

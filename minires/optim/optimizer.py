@@ -6,7 +6,8 @@ An optimiser owns three things, named as in torch:
 - ``state``: what each parameter needs from one step to the next (a momentum buffer, Adam's two averages).
 - ``defaults``: the options a group takes when it does not say otherwise.
 
-A subclass writes one method, ``_update(group)``, the formula of its paper on plain arrays.
+A subclass writes one method, ``_update(group)``: it gathers the arrays of a group and hands them to a kernel, which knows the
+formula of its paper.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -26,31 +27,6 @@ from minires.tensor import Tensor
 
 Group = dict[str, Any]
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]
-
-# Elements of one block of an update: the temporaries of a formula stay in the cache. Measured on resnet18's 11.7 M float32
-# parameters, one core with 0.5 MiB L2, SGD with momentum / Adam: blocks of 2^12 31 / 65 ms (calls cost more than they
-# compute), 2^14 17 / 39, 2^16 14 / 33, 2^18 14 / 33, whole arrays 15 / 44; torch on one thread in the same run 15 / 29.
-BLOCK = 1 << 16
-
-
-def blocks(*arrays: Any) -> Iterator[tuple[Any, ...]]:
-    """Walk arrays of one shape together, in views small enough for the cache.
-
-    Update formulas are memory-bound and written with temporaries; on whole arrays each temporary would travel to main
-    memory and back. Arrays that are small, strided or on another device come back whole: the result is the same.
-
-    Args:
-        arrays: arrays of equal shape.
-    Yields:
-        One tuple of views for each block; writing to a view writes to its array.
-    """
-    size = arrays[0].size
-    if size <= BLOCK or not all(isinstance(a, np.ndarray) and a.flags.c_contiguous for a in arrays):
-        yield arrays
-        return
-    flat = [a.reshape(-1) for a in arrays]
-    for start in range(0, size, BLOCK):
-        yield tuple(a[start : start + BLOCK] for a in flat)
 
 
 def check_number(op: str, name: str, value: Any, low: float = 0.0, below: float = math.inf) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from minires.backend import current_kernels
 from minires.errors import ArgumentError
-from minires.optim.optimizer import Group, Optimizer, Params, blocks, check_number, check_variants
+from minires.optim.optimizer import Group, Optimizer, Params, check_number, check_variants
 from minires.tensor import Tensor
 
 
@@ -78,31 +79,23 @@ class SGD(Optimizer):
     def _update(self, group: Group) -> None:
         # float(): a NumPy scalar that came in as an option would lift the float32 formulas to float64
         lr, momentum, weight_decay = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
-        dampening = float(group["dampening"])
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            arrays = [p.array, p.grad.array]
-            first = False
-            if momentum != 0:
-                state = self.state[p]
-                first = state.get("momentum_buffer") is None
-                if first:
-                    state["momentum_buffer"] = Tensor(np.empty_like(p.array))
-                arrays.append(state["momentum_buffer"].array)
-
-            for param, grad, *rest in blocks(*arrays):
-                if group["maximize"]:
-                    grad = -grad
-                if weight_decay != 0:
-                    grad = grad + weight_decay * param
-                if momentum != 0:
-                    (buffer,) = rest
-                    if first:
-                        buffer[...] = grad
-                    else:
-                        buffer *= momentum
-                        buffer += grad if dampening == 0 else (1 - dampening) * grad
-                    grad = grad + momentum * buffer if group["nesterov"] else buffer
-                param -= lr * grad
+        params = [p for p in group["params"] if p.grad is not None]
+        states = [self.state[p] for p in params] if momentum != 0 else []
+        first = [state.get("momentum_buffer") is None for state in states]
+        for p, state in zip(params, states, strict=False):
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = Tensor(np.empty_like(p.array))
+        current_kernels().sgd_step(
+            [p.array for p in params],
+            [p.grad.array for p in params],
+            [state["momentum_buffer"].array for state in states],
+            first,
+            lr,
+            momentum,
+            float(group["dampening"]),
+            weight_decay,
+            bool(group["nesterov"]),
+            bool(group["maximize"]),
+        )
+        for p in params:
             p._bump_version()

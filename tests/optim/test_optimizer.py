@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from minires import optim
+from minires.backend import use_kernels
 from minires.errors import ArgumentError, StateDictError, UnsupportedError
-from minires.optim.optimizer import BLOCK, blocks
+from minires.kernels.reference.optimizer import BLOCK, blocks
 from minires.tensor import Tensor
 
 
@@ -151,6 +152,19 @@ def test_blocked_update_equals_the_whole_one_for_every_memory_form(name, form):
         return array
 
     np.testing.assert_array_equal(run(pieces=False), run(pieces=True))
+
+
+def test_step_is_taken_once_where_kernels_are_checked():
+    """MINIRES_CHECK runs each kernel beside the reference; a kernel that writes to its arguments must not be run twice."""
+    for name in ("SGD", "Adam"):
+        results = []
+        for check in (False, True):
+            p = Tensor(np.ones(3), requires_grad=True)
+            p.grad = Tensor(np.full(3, 2.0))
+            with use_kernels("reference", check=check):
+                getattr(optim, name)([p], lr=0.1).step()
+            results.append(p.array)
+        np.testing.assert_array_equal(*results)
 
 
 def test_blocks_cover_every_element_once():
