@@ -17,8 +17,8 @@ from minires.kernels.reference import conv as reference
 
 
 def serves(*arrays: Any) -> bool:
-    """Whether this set's kernels take these arrays: float32 of at least one number."""
-    return all(a is None or (a.dtype == np.float32 and a.size > 0) for a in arrays)
+    """Whether this set's kernels take these arrays: float32 (of any byte order), and at least one number."""
+    return all(a is None or (a.dtype.type is np.float32 and a.size > 0) for a in arrays)
 
 
 def _native(weight: Any) -> np.ndarray:

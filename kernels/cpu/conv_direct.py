@@ -15,8 +15,8 @@ import numpy as np
 from minires.kernels.cpu.intrinsics import load_f32, load_word, store_f32
 from minires.kernels.cpu.layout import BLOCK, PIXEL, Blocked, blocks
 from minires.kernels.cpu.memory import aligned
-from minires.kernels.cpu.product import Step, Tables, Tile, product_step, run_steps, tiled, zero_step
-from minires.kernels.cpu.tasks import run, task
+from minires.kernels.cpu.product import Place, Tables, Tile, product_step, tiled, zero_step
+from minires.kernels.cpu.tasks import Step, run, run_steps, task
 from minires.kernels.geometry import Conv2dGeometry
 
 
@@ -211,8 +211,11 @@ def step_forward(
     """The step y = packed * x + bias [+ residual], [relu], for weights packed once. x.halo >= needed_halo(g)."""
     tile = tile_for(g.c_out)
     tables = forward_tables(g, tile, x.halo, y.halo)
+    shortcut = None if residual is None else Place.of(residual)
     start = x.address + x.first
-    return product_step(start, x.image_bytes, x.shape[0], BLOCK, packed, bias, y, tile, tables, residual, relu)
+    return product_step(
+        start, x.image_bytes, x.shape[0], BLOCK, packed, bias, Place.of(y), tile, tables, shortcut, relu
+    )
 
 
 def forward(
@@ -248,7 +251,9 @@ def backward_x(grad_y: Blocked, weight: np.ndarray, g: Conv2dGeometry) -> Blocke
     for tables, taps in backward_tables(g, tile, grad_y.halo, grad_x.halo):
         if taps:
             packed = pack(turned, g.groups, tile, taps)
-            todo.append(product_step(start, grad_y.image_bytes, g.n, BLOCK, packed, shift, grad_x, tile, tables))
+            todo.append(
+                product_step(start, grad_y.image_bytes, g.n, BLOCK, packed, shift, Place.of(grad_x), tile, tables)
+            )
         else:
             todo.append(zero_step(grad_x, tables.y_rows))
     run_steps(*todo)

@@ -17,8 +17,8 @@ from minires.kernels.cpu.conv_weight import weight_step
 from minires.kernels.cpu.intrinsics import load_f32, load_word, store_f32
 from minires.kernels.cpu.layout import BLOCK, PIXEL, Blocked, blocks
 from minires.kernels.cpu.memory import aligned, pool
-from minires.kernels.cpu.product import Step, Tables, Tile, product_step, run_steps, tiled
-from minires.kernels.cpu.tasks import run, task
+from minires.kernels.cpu.product import Place, Tables, Tile, product_step, tiled
+from minires.kernels.cpu.tasks import Step, run_steps, task
 from minires.kernels.geometry import Conv2dGeometry
 
 MOST_CHANNELS = 8  # from 9 on more than half of a block is used
@@ -32,7 +32,8 @@ def suits(g: Conv2dGeometry) -> bool:
 class Rows:
     """x as (n, h + padding, w + padding, c), zeros in the padding. The buffer returns to the pool with the object."""
 
-    def __init__(self, x: np.ndarray, g: Conv2dGeometry) -> None:
+    def __init__(self, g: Conv2dGeometry) -> None:
+        self.g = g
         height = max(g.pad_top + g.h, (g.h_out - 1) * g.stride_h + g.span_h)
         width = max(g.pad_left + g.w, (g.w_out - 1) * g.stride_w + g.span_w)
         self.row_bytes = 4 * width * g.c_in
@@ -40,14 +41,21 @@ class Rows:
         self._key = ("rows", g.x_shape, height, width, g.pad_top, g.pad_left)
         self._data = pool.take(self._key, g.n * height * width * g.c_in, np.float32)
         self.address = self._data.ctypes.data
-        self.fill(x, g)
 
-    def fill(self, x: np.ndarray, g: Conv2dGeometry) -> None:
-        """Copy new images in."""
+    @classmethod
+    def of(cls, x: np.ndarray, g: Conv2dGeometry) -> Rows:
+        """x in this layout."""
+        rows = cls(g)
         x = np.ascontiguousarray(x, np.float32)
+        run_steps(rows.step_fill(x.ctypes.data))
+        return rows
+
+    def step_fill(self, x: int) -> Step:
+        """The step that copies images in from the plain float32 array at address `x`, which is the frame's first word."""
+        g = self.g
         start = self.address + g.pad_top * self.row_bytes + 4 * g.pad_left * g.c_in
-        frame = np.array([x.ctypes.data, start, self.image_bytes, self.row_bytes, g.c_in, g.h, g.w], np.int64)
-        run(_to_rows, g.n, frame)
+        frame = np.array([x, start, self.image_bytes, self.row_bytes, g.c_in, g.h, g.w], np.int64)
+        return Step(_to_rows, g.n, frame, (self,))
 
     def __del__(self) -> None:
         if hasattr(self, "_data"):
@@ -103,7 +111,10 @@ def step_forward(
     tile = tile_for(g.c_out)
     tables = stem_tables(g, tile, rows.row_bytes, y.halo)
     inner = g.k_w * g.c_in
-    return product_step(rows.address, rows.image_bytes, g.n, inner, packed, bias, y, tile, tables, residual, relu)
+    shortcut = None if residual is None else Place.of(residual)
+    return product_step(
+        rows.address, rows.image_bytes, g.n, inner, packed, bias, Place.of(y), tile, tables, shortcut, relu
+    )
 
 
 def forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, g: Conv2dGeometry) -> Blocked:
@@ -111,7 +122,7 @@ def forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, g: Conv2
     y = Blocked(g.y_shape)
     if g.n:
         tile = tile_for(g.c_out)
-        run_steps(step_forward(Rows(x, g), pack_stem(weight, tile), pack_bias(bias, g.c_out, tile), y, g))
+        run_steps(step_forward(Rows.of(x, g), pack_stem(weight, tile), pack_bias(bias, g.c_out, tile), y, g))
     return y
 
 
@@ -134,7 +145,7 @@ def backward_weight(grad_y: Blocked, x: np.ndarray, g: Conv2dGeometry) -> np.nda
     """See interface.conv2d_backward_weight."""
     if g.n == 0:
         return np.zeros(g.weight_shape, np.float32)
-    rows = Rows(x, g)
+    rows = Rows.of(x, g)
     step = 4 * g.stride_w * g.c_in
     total = weight_step(
         rows.address, rows.image_bytes, step, grad_y, g, lambda pixels: stem_weight_tables(g, pixels, rows.row_bytes)

@@ -22,7 +22,7 @@ from minires.kernels.cpu.conv_direct import block_ranges, needed_halo, pitch, po
 from minires.kernels.cpu.intrinsics import load_f32, load_word, store_f32
 from minires.kernels.cpu.layout import BLOCK, PIXEL, Blocked
 from minires.kernels.cpu.memory import aligned
-from minires.kernels.cpu.microkernel import START_Y, multiply_tile
+from minires.kernels.cpu.microkernel import ADD_RESIDUAL, multiply_tile
 from minires.kernels.cpu.product import Tile, tiled
 from minires.kernels.cpu.tasks import Task, run, task
 from minires.kernels.geometry import Conv2dGeometry
@@ -70,9 +70,9 @@ def weight_task(pixels: int, step: int) -> Task:
                     for t in range(first_tile, min(first_tile + tile_step, n_tiles)):
                         at = 8 * pixels * t
                         multiply_tile(
-                            pixels, 1, 1, step, START_Y, 32,
+                            pixels, 1, 1, step, ADD_RESIDUAL, 32,
                             source, rows + at, weights, lines + 8 * line, min(band, n_lines - line), width,
-                            g_row - 64 * width, target, places + at, 0, 0, 0, 0,
+                            g_row - 64 * width, target, places + at, 0, 0, target, 0,
                         )  # fmt: skip
 
     return product

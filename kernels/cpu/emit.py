@@ -28,20 +28,42 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils
-from numba.extending import intrinsic
+
+from minires.kernels.cpu.lazy import cgutils, ir
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+
+
+class Emitted:
+    """An intrinsic of Numba, made when Numba first asks what it is, which is when a task that calls it is compiled."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+        self._type: Any = None
+
+    @property
+    def _numba_type_(self) -> Any:
+        if self._type is None:
+            from numba.core import registry
+            from numba.extending import intrinsic
+
+            made = intrinsic(prefer_literal=True)(self.function)
+            context = registry.cpu_target.typing_context
+            context.refresh()
+            self._type = context.resolve_value_type(made)
+        return self._type
+
+    def __call__(self, *arguments: Any) -> Any:
+        raise NotImplementedError(f"{self.function.__name__}: code for a task, not for Python")
 
 
 def emitted(function: Callable[..., Any]) -> Any:
     """An intrinsic: `function(typing_context, *types)` returns its signature and a generator of its code.
 
-    Integer arguments that are compile-time constants arrive as such (IntegerLiteral), which is how one global intrinsic
-    serves many shapes and is still found in the on-disk cache; one made anew in a factory would not be.
+    Integer arguments that are compile-time constants arrive as such (IntegerLiteral): one intrinsic serves many shapes.
     """
-    return intrinsic(prefer_literal=True)(function)
+    return Emitted(function)
 
 
 def word(value: int) -> Any:

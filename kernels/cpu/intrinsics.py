@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-from numba import types
-
 from minires.kernels.cpu.emit import I64, Vector, emitted
+from minires.kernels.cpu.lazy import ir, types
 
 
 @emitted
@@ -46,29 +44,29 @@ def store_word(typing_context: Any, address: Any, number: Any, value: Any) -> An
     return types.void(types.int64, types.int64, types.int64), generate
 
 
-def _scalar_access(of: Any, numba_type: Any) -> tuple[Any, Any]:
+def _scalar_access(llvm_type: str, numba_type: str) -> tuple[Any, Any]:
     @emitted
     def load(typing_context: Any, address: Any, number: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            pointer = builder.inttoptr(arguments[0], of.as_pointer())
+            pointer = builder.inttoptr(arguments[0], getattr(ir, llvm_type)().as_pointer())
             return builder.load(builder.gep(pointer, [arguments[1]]))
 
-        return numba_type(types.int64, types.int64), generate
+        return getattr(types, numba_type)(types.int64, types.int64), generate
 
     @emitted
     def store(typing_context: Any, address: Any, number: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            pointer = builder.inttoptr(arguments[0], of.as_pointer())
+            pointer = builder.inttoptr(arguments[0], getattr(ir, llvm_type)().as_pointer())
             builder.store(arguments[2], builder.gep(pointer, [arguments[1]]))
             return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, numba_type), generate
+        return types.void(types.int64, types.int64, getattr(types, numba_type)), generate
 
     return load, store
 
 
-load_f32, store_f32 = _scalar_access(ir.FloatType(), types.float32)
-load_f64, store_f64 = _scalar_access(ir.DoubleType(), types.float64)
+load_f32, store_f32 = _scalar_access("FloatType", "float32")
+load_f64, store_f64 = _scalar_access("DoubleType", "float64")
 
 
 @emitted

@@ -18,7 +18,7 @@ import numpy as np
 
 from minires.kernels.cpu.intrinsics import copy_vector, load_f32, load_word, store_f32
 from minires.kernels.cpu.memory import pool
-from minires.kernels.cpu.tasks import run, task
+from minires.kernels.cpu.tasks import Step, run_steps, task
 from minires.kernels.private import PrivateArray
 
 BLOCK = 16
@@ -41,18 +41,20 @@ class Blocked(PrivateArray):
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, shape: tuple[int, int, int, int], halo: int = 1) -> None:
+    def __init__(self, shape: tuple[int, ...], halo: int = 1) -> None:
         n, c, h, w = shape
         full = (n, blocks(c), h + 2 * halo, w + 2 * halo, BLOCK)
         self.shape, self.halo = shape, halo
         self._key = ("blocked", shape, halo)
         count = full[0] * full[1] * full[2] * full[3] * BLOCK
-        self.data = pool.take(self._key, count, np.float32).reshape(full)
+        self._buffer = pool.take(self._key, count, np.float32)
+        self.data = self._buffer.reshape(full)
 
     def __del__(self) -> None:
-        data = getattr(self, "data", None)  # absent where __init__ failed
-        if data is not None and data.base is not None and sys.getrefcount(data) == 2 + 1:
-            pool.give(self._key, data.reshape(-1))
+        # The memory's owner is known to `_buffer`, to `data` and to every view that someone made of them: with no more
+        # than the two (and this call's argument), nobody looks at it any longer.
+        if hasattr(self, "data") and sys.getrefcount(self.data.base) == 3:
+            pool.give(self._key, self._buffer)
 
     @property
     def address(self) -> int:
@@ -79,18 +81,17 @@ class Blocked(PrivateArray):
 
     def to_plain(self) -> np.ndarray:
         """The same numbers as a plain array (n, c, h, w)."""
-        n, c = self.shape[:2]
         plain = np.empty(self.shape, np.float32)
-        frame = _frame(self, plain)
-        run(_unblock, n * blocks(c), frame)
+        run_steps(step_unblock(self, plain))
         return plain
 
     @classmethod
     def from_plain(cls, plain: np.ndarray, halo: int = 1) -> Blocked:
         """A blocked copy of (n, c, h, w)."""
         plain = np.ascontiguousarray(plain, np.float32)
-        blocked = cls(plain.shape, halo)
-        run(_block, plain.shape[0] * blocks(plain.shape[1]), _frame(blocked, plain))
+        n, c, h, w = plain.shape
+        blocked = cls((n, c, h, w), halo)
+        run_steps(step_block(blocked, plain.ctypes.data))
         return blocked
 
     def with_halo(self, halo: int) -> Blocked:
@@ -98,16 +99,20 @@ class Blocked(PrivateArray):
         if self.halo >= halo:
             return self
         wider = Blocked(self.shape, halo)
+        run_steps(self.step_copy(wider))
+        return wider
+
+    def step_copy(self, target: Blocked) -> Step:
+        """The step that copies the numbers to an array of the same shape."""
         _, _, h, w = self.shape
         frame = np.array(
             [
                 self.address + self.first, self.block_bytes, self.row_bytes,
-                wider.address + wider.first, wider.block_bytes, wider.row_bytes, h, w,
+                target.address + target.first, target.block_bytes, target.row_bytes, h, w,
             ],
             np.int64,
         )  # fmt: skip
-        run(_copy, self.shape[0] * self.data.shape[1], frame)
-        return wider
+        return Step(_copy, self.shape[0] * self.data.shape[1], frame, (self, target))
 
     def add(self, other: Any) -> Blocked:
         """self + other."""
@@ -133,16 +138,27 @@ def as_blocked(array: Any) -> Blocked:
     return array if isinstance(array, Blocked) else Blocked.from_plain(np.asarray(array))
 
 
-def _frame(blocked: Blocked, plain: np.ndarray) -> np.ndarray:
+def step_block(target: Blocked, plain: int) -> Step:
+    """The step that fills `target` from the plain float32 array at address `plain`, which is the frame's first word."""
+    return Step(_block, target.shape[0] * blocks(target.shape[1]), _frame(target, plain), (target,))
+
+
+def step_unblock(source: Blocked, plain: np.ndarray) -> Step:
+    """The step that copies `source` to a plain C-contiguous array."""
+    frame = _frame(source, plain.ctypes.data)
+    return Step(_unblock, source.shape[0] * blocks(source.shape[1]), frame, (source, plain))
+
+
+def _frame(blocked: Blocked, plain: int) -> np.ndarray:
     _, c, h, w = blocked.shape
     start = blocked.address + blocked.first
-    return np.array([start, blocked.block_bytes, blocked.row_bytes, plain.ctypes.data, blocks(c), c, h, w], np.int64)
+    return np.array([plain, start, blocked.block_bytes, blocked.row_bytes, blocks(c), c, h, w], np.int64)
 
 
 @task
 def _block(index: int, worker: int, frame: int) -> None:
-    start, block_bytes, row_bytes = load_word(frame, 0), load_word(frame, 1), load_word(frame, 2)
-    plain, n_blocks, c = load_word(frame, 3), load_word(frame, 4), load_word(frame, 5)
+    plain, start, block_bytes = load_word(frame, 0), load_word(frame, 1), load_word(frame, 2)
+    row_bytes, n_blocks, c = load_word(frame, 3), load_word(frame, 4), load_word(frame, 5)
     h, w = load_word(frame, 6), load_word(frame, 7)
     image, block = index // n_blocks, index % n_blocks
     lanes = min(16, c - 16 * block)
@@ -156,8 +172,8 @@ def _block(index: int, worker: int, frame: int) -> None:
 
 @task
 def _unblock(index: int, worker: int, frame: int) -> None:
-    start, block_bytes, row_bytes = load_word(frame, 0), load_word(frame, 1), load_word(frame, 2)
-    plain, n_blocks, c = load_word(frame, 3), load_word(frame, 4), load_word(frame, 5)
+    plain, start, block_bytes = load_word(frame, 0), load_word(frame, 1), load_word(frame, 2)
+    row_bytes, n_blocks, c = load_word(frame, 3), load_word(frame, 4), load_word(frame, 5)
     h, w = load_word(frame, 6), load_word(frame, 7)
     image, block = index // n_blocks, index % n_blocks
     lanes = min(16, c - 16 * block)

@@ -21,9 +21,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import types
-
 from minires.kernels.cpu.emit import I64, Loop, Vector, emitted, word
+from minires.kernels.cpu.lazy import types
 
 LANES = 16
 

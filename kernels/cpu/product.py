@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
 from minires.kernels.cpu.intrinsics import load_word, store_zero
 from minires.kernels.cpu.layout import PIXEL, Blocked
 from minires.kernels.cpu.microkernel import ADD_RESIDUAL, FLOOR, START_BIAS, multiply_tile
-from minires.kernels.cpu.tasks import Task, run, task, workers
+from minires.kernels.cpu.tasks import Step, Task, task, workers
 
 CACHE_BYTES = 160 << 10  # weights that may lie in the second-level cache beside the pixels (256 KB at least everywhere)
 
@@ -55,26 +56,32 @@ def tiled(offsets: np.ndarray, tile: Tile) -> np.ndarray:
 
 
 @cache
-def product_task(pixels: int, vectors: int, residual: int) -> Task:
-    """The task for one shape of tile, with or without a residual."""
-    flags = START_BIAS | FLOOR | (ADD_RESIDUAL if residual else 0)
+def product_task(pixels: int, vectors: int) -> Task:
+    """The task for one shape of tile.
+
+    Long sums are taken in chunks of taps: the first starts from the bias and adds the residual, each later one starts from 0
+    and is added to what is in y, the last applies the floor. So the weights of a chunk stay in the first-level cache while
+    all pixels of the piece pass, and rounding errors grow with the chunk's length, not the sum's.
+    """
     panel_bytes = vectors * PIXEL
+    alone, joined = START_BIAS | FLOOR, START_BIAS | ADD_RESIDUAL | FLOOR
 
     @task
     def product(index: int, worker: int, frame: int) -> None:
         x, x_image = load_word(frame, 0), load_word(frame, 1)
         y, y_image, y_block = load_word(frame, 2), load_word(frame, 3), load_word(frame, 4)
         w, w_panel, bias = load_word(frame, 5), load_word(frame, 6), load_word(frame, 7)
-        shortcut, floor = load_word(frame, 8), load_word(frame, 9)
-        rows, y_rows = load_word(frame, 10), load_word(frame, 11)
-        taps, firsts, n_taps, inner = (
-            load_word(frame, 12),
+        shortcut, floor, no_floor = load_word(frame, 8), load_word(frame, 9), load_word(frame, 10)
+        zeros, chunk = load_word(frame, 11), load_word(frame, 12)
+        rows, y_rows, taps, firsts = (
             load_word(frame, 13),
             load_word(frame, 14),
             load_word(frame, 15),
+            load_word(frame, 16),
         )
-        n_tiles, n_images, n_panels = load_word(frame, 16), load_word(frame, 17), load_word(frame, 18)
-        tile_step, image_step, panel_step = load_word(frame, 19), load_word(frame, 20), load_word(frame, 21)
+        n_taps, inner, n_tiles = load_word(frame, 17), load_word(frame, 18), load_word(frame, 19)
+        n_images, n_panels = load_word(frame, 20), load_word(frame, 21)
+        tile_step, image_step, panel_step = load_word(frame, 22), load_word(frame, 23), load_word(frame, 24)
         tile_pieces, image_pieces = -(-n_tiles // tile_step), -(-n_images // image_step)
         first_tile = index % tile_pieces * tile_step
         first_image = index // tile_pieces % image_pieces * image_step
@@ -83,13 +90,26 @@ def product_task(pixels: int, vectors: int, residual: int) -> Task:
             for image in range(first_image, min(first_image + image_step, n_images)):
                 source = x + image * x_image + load_word(firsts, panel)
                 place = image * y_image + panel * vectors * y_block
-                for t in range(first_tile, min(first_tile + tile_step, n_tiles)):
-                    at = 8 * pixels * t
-                    multiply_tile(
-                        pixels, vectors, 1, 4, flags, 32,
-                        source, rows + at, w + panel * w_panel, taps, n_taps, inner, 0,
-                        y + place, y_rows + at, y_block, bias + panel * panel_bytes, shortcut + place, floor,
-                    )  # fmt: skip
+                for tap in range(0, n_taps, chunk):
+                    weights = w + panel * w_panel + tap * inner * panel_bytes
+                    count = min(chunk, n_taps - tap)
+                    least = floor if tap + count == n_taps else no_floor
+                    start = bias + panel * panel_bytes if tap == 0 else zeros
+                    added = shortcut + place if tap == 0 else y + place
+                    for t in range(first_tile, min(first_tile + tile_step, n_tiles)):
+                        at = 8 * pixels * t
+                        if tap == 0 and shortcut == 0:
+                            multiply_tile(
+                                pixels, vectors, 1, 4, alone, 32,
+                                source, rows + at, weights, taps, count, inner, 0,
+                                y + place, y_rows + at, y_block, start, 0, least,
+                            )  # fmt: skip
+                        else:
+                            multiply_tile(
+                                pixels, vectors, 1, 4, joined, 32,
+                                source, rows + at, weights, taps + 8 * tap, count, inner, 0,
+                                y + place, y_rows + at, y_block, start, added, least,
+                            )  # fmt: skip
 
     return product
 
@@ -107,17 +127,23 @@ def cut(tile: Tile, n_tiles: int, n_panels: int, n_images: int, panel_bytes: int
     return max(1, n_tiles * groups * n_images // enough), 1, panels
 
 
+CHUNK = 384  # terms of a sum at most: 24 KB of weights for a vector of outputs
+
 _ZERO, _NO_FLOOR = np.zeros(1, np.float32), np.full(1, -np.inf, np.float32)
+_ZEROS = np.zeros(8 * PIXEL // 4, np.float32)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of a program: a task, the number of its pieces, its frame, and the arrays whose addresses the frame holds."""
+class Place(NamedTuple):
+    """Where an array of blocked images lies: addresses and distances in bytes, and what keeps the memory alive."""
 
-    task: Task
-    pieces: int
-    frame: np.ndarray
-    kept: tuple[object, ...]
+    address: int
+    image: int
+    block: int
+    owner: object
+
+    @classmethod
+    def of(cls, array: Blocked) -> Place:
+        return cls(array.address + array.first, array.image_bytes, array.block_bytes, array)
 
 
 def product_step(
@@ -127,10 +153,10 @@ def product_step(
     inner: int,
     packed: np.ndarray,
     bias: np.ndarray,
-    y: Blocked,
+    y: Place,
     tile: Tile,
     tables: Tables,
-    residual: Blocked | None = None,
+    residual: Place | None = None,
     relu: bool = False,
 ) -> Step:
     """The step that computes y.
@@ -140,31 +166,28 @@ def product_step(
         inner: numbers of x read one after another at each tap: 16, the channels of a block.
         packed: weights, (panels, taps, inner, 16 * tile.vectors).
         bias: one number an output channel, filled up to whole panels.
-        residual: added to y before the ReLU.
+        residual: laid out as y; added before the ReLU.
     """
     n_tiles, n_panels = len(tables.rows) // tile.pixels, len(tables.firsts)
     panel_bytes = packed.strides[0]
     tiles, images, panels = cut(tile, n_tiles, n_panels, n_images, panel_bytes)
     floor = _ZERO if relu else _NO_FLOOR
+    n_taps = len(tables.taps)
+    chunk = -(-n_taps // -(-n_taps * inner // CHUNK))  # chunks of equal length
     frame = np.array(
         [
-            x, x_image, y.address + y.first, y.image_bytes, y.block_bytes,
+            x, x_image, y.address, y.image, y.block,
             packed.ctypes.data, panel_bytes, bias.ctypes.data,
-            0 if residual is None else residual.address + residual.first, floor.ctypes.data,
+            0 if residual is None else residual.address, floor.ctypes.data, _NO_FLOOR.ctypes.data,
+            _ZEROS.ctypes.data, chunk,
             tables.rows.ctypes.data, tables.y_rows.ctypes.data, tables.taps.ctypes.data, tables.firsts.ctypes.data,
-            len(tables.taps), inner, n_tiles, n_images, n_panels, tiles, images, panels,
+            n_taps, inner, n_tiles, n_images, n_panels, tiles, images, panels,
         ],
         np.int64,
     )  # fmt: skip
     pieces = -(-n_tiles // tiles) * -(-n_images // images) * -(-n_panels // panels)
-    work = product_task(tile.pixels, tile.vectors, int(residual is not None))
+    work = product_task(tile.pixels, tile.vectors)
     return Step(work, pieces, frame, (packed, bias, y, tables, residual, floor))
-
-
-def run_steps(*steps: Step) -> None:
-    """Run steps one after another."""
-    for step in steps:
-        run(step.task, step.pieces, step.frame)
 
 
 @task

@@ -15,19 +15,87 @@ fixed order afterwards: the bits of a result then depend on the number of slots 
 
 from __future__ import annotations
 
-import os
+import hashlib
+import sys
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
-import numba
 import numpy as np
 
-from minires.kernels.cpu.intrinsics import call_task, load_word, store_word, take_next
+from minires.kernels.cpu import threads
+from minires.kernels.cpu.cache import cache, source_digest
+from minires.kernels.cpu.machine import usable_cores
+from minires.kernels.cpu.machine_code import compile_function, load
 
-_config: Any = numba.config  # its attributes are made at run time
-_config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # a region costs 1.6, 1.5-15 and 130 us
+# ------------------------------------------------------------------------------------------------------------- compiling
 
-STEP_WORDS = 4  # task, pieces, frame, and the counter that hands pieces out
+_debug = 0
+_announced = False
+_lock = threading.RLock()
+
+
+def set_debug(level: int) -> None:
+    """From level 1 on, a line on stderr for each kernel that is compiled."""
+    global _debug
+    _debug = level
+
+
+def _announce(name: str) -> None:
+    """Whoever waits for a compiler shall know for what: once, or each time if asked."""
+    global _announced
+    if _debug:
+        print(f"minires: compiling {name}", file=sys.stderr, flush=True)
+    elif not _announced:
+        print(
+            "minires: compiling CPU kernels for this machine (first run only; `minires warmup` does it ahead) ...",
+            file=sys.stderr,
+            flush=True,
+        )
+    _announced = True
+
+
+def compiled(key: str, name: str, make: Callable[[], bytes], symbol: str) -> int:
+    """The address of `symbol` in the object file under `key`: from the cache, or made and put there."""
+    with _lock:
+        code = cache.load(key)
+        if code is not None:
+            try:
+                return load(code, symbol)
+            except RuntimeError:  # whole, but not for this machine: a folder that was copied here
+                pass
+        _announce(name)
+        began = time.perf_counter()
+        code = make()
+        if _debug:
+            print(f"minires: compiled {name} in {time.perf_counter() - began:.2f} s", file=sys.stderr, flush=True)
+        cache.store(key, code)
+        return load(code, symbol)
+
+
+def describe(value: Any) -> str:
+    """What a value that a task captures contributes to the task's name in the cache.
+
+    Raises:
+        TypeError: nothing that tells it from others in another process is known of it.
+    """
+    if isinstance(value, (bool, int, float, str, np.dtype, type(None))):
+        return repr(value)
+    if isinstance(value, tuple):
+        return f"({','.join(map(describe, value))})"
+    function = getattr(value, "function", None) or getattr(value, "py_func", None) or value
+    if isinstance(function, FunctionType):
+        captured = [describe(cell.cell_contents) for cell in function.__closure__ or ()]
+        # Constants of the module may depend on the machine; the rest of it is in the hash of the sources.
+        found = [(name, function.__globals__.get(name)) for name in function.__code__.co_names]
+        constants = [f"{name}={found_value!r}" for name, found_value in found if isinstance(found_value, (int, float))]
+        return f"{function.__module__}.{function.__qualname__}({','.join(captured + constants)})"
+    raise TypeError(
+        f"kernels/cpu: a task captures {value!r}; only numbers, strings, tuples and functions can be cached"
+    )
 
 
 class Task:
@@ -35,47 +103,61 @@ class Task:
 
     def __init__(self, function: Callable[[int, int, int], None]) -> None:
         self.function = function
-        self._compiled: Any = None
+        self._address = 0
+
+    @property
+    def name(self) -> str:
+        """What it is: module, function and captured values."""
+        return describe(self.function).removeprefix("minires.kernels.cpu.")
 
     @property
     def address(self) -> int:
         """Where its machine code lies: what a step needs."""
-        if self._compiled is None:
-            self._compiled = numba.cfunc("void(int64, int64, int64)", cache=True, error_model="numpy")(self.function)
-        return int(self._compiled.address)
+        if not self._address:
+            name = self.name
+            made_of = f"{name}\0{source_digest(self.function.__module__)}"
+            key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
+            symbol = f"minires_{key}"
+            self._address = compiled(key, name, lambda: compile_function(self.function, symbol), symbol)
+        return self._address
 
 
 task = Task
 
 
+class Helper:
+    """A function that tasks call; it is compiled into them. Numba sees it as its own kind of function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._dispatcher: Any = None
+
+    @property
+    def _numba_type_(self) -> Any:
+        if self._dispatcher is None:
+            import numba
+
+            options: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+            self._dispatcher = numba.njit(**options)(self.function)
+        return self._dispatcher._numba_type_
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+
 def helper(function: Callable[..., Any]) -> Any:
     """A function that tasks call; it is compiled into them."""
-    return numba.njit(inline="never", error_model="numpy")(function)
+    return Helper(function)
 
 
-@numba.njit("void(int64, int64, int64)", parallel=True, nogil=True, cache=True, error_model="numpy")
-def _run(steps: int, count: int, workers: int) -> None:
-    for s in range(count):
-        step = steps + 8 * STEP_WORDS * s
-        function, pieces, frame = load_word(step, 0), load_word(step, 1), load_word(step, 2)
-        if workers == 1 or pieces == 1:
-            for i in range(pieces):
-                call_task(function, i, 0, frame)
-        else:
-            store_word(step, 3, 0)
-            for worker in numba.prange(workers):
-                i = take_next(step + 24)
-                while i < pieces:
-                    call_task(function, i, worker, frame)
-                    i = take_next(step + 24)
+# ------------------------------------------------------------------------------------------------------------- workers
 
-
-_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_workers = usable_cores()
 
 
 def workers() -> int:
     """How many workers share the pieces of a step."""
-    return _workers
+    return 1 if threads.alone() else _workers
 
 
 def set_workers(count: int) -> None:
@@ -84,30 +166,74 @@ def set_workers(count: int) -> None:
     _workers = count
 
 
+# ------------------------------------------------------------------------------------------------------------- running
+
+
+def _driver() -> Callable[[int, int, int, int], None]:
+    key = f"driver-{source_digest('threads')[:16]}"
+    return threads.driver(compiled(key, "the driver", threads.driver_code, "minires_run"))
+
+
+_call: Callable[[int, int, int, int], None] | None = None
+
+
+def _run(steps: int, count: int) -> None:
+    global _call
+    if _call is None:
+        _call = _driver()
+    team = workers()
+    if team <= 1:
+        _call(steps, count, 1, 0)
+        return
+    pool = threads.pool(usable_cores())
+    with pool.guard:
+        _call(steps, count, team, pool.parallel_for)
+
+
 def run(function: Task, pieces: int, frame: np.ndarray) -> None:
     """Run one step. `frame` is an int64 array."""
     step = np.array([function.address, pieces, frame.ctypes.data, 0], np.int64)
-    _run(step.ctypes.data, 1, _workers)
+    _run(step.ctypes.data, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step: a task, the number of its pieces, its frame, and the arrays whose addresses the frame holds."""
+
+    task: Task
+    pieces: int
+    frame: np.ndarray
+    kept: tuple[Any, ...] = ()
+
+
+def run_steps(*steps: Step) -> None:
+    """Run steps one after another, in one call."""
+    if steps:
+        table = np.array([(s.task.address, s.pieces, s.frame.ctypes.data, 0) for s in steps], np.int64)
+        _run(table.ctypes.data, len(steps))
 
 
 class Program:
     """Steps that run one after another in one call. Keeps what their frames point at alive."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[int, int, int, int]] = []
+        self._rows: list[tuple[Task, int, int]] = []
         self._kept: list[Any] = []
         self._table: np.ndarray | None = None
 
     def add(self, function: Task, pieces: int, frame: np.ndarray, *kept: Any) -> None:
         """One more step; `kept`: arrays whose addresses `frame` holds."""
-        self._rows.append((function.address, pieces, frame.ctypes.data, 0))
-        self._kept.append((function, frame, kept))
+        self._rows.append((function, pieces, frame.ctypes.data))
+        self._kept.append((frame, kept))
         self._table = None
 
     def run(self) -> None:
         if self._table is None:
-            self._table = np.array(self._rows, np.int64)
-        _run(self._table.ctypes.data, len(self._rows), _workers)
+            self._table = np.array(
+                [(function.address, pieces, frame, 0) for function, pieces, frame in self._rows], np.int64
+            )
+        table = self._table.copy()  # its last words count pieces: two threads may run one program
+        _run(table.ctypes.data, len(self._rows))
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -31,6 +31,9 @@ def poisoned_pool(monkeypatch):
             inside = view[:, :, halo : halo + h, halo : halo + w]
             inside[:, : c // 16] = np.nan
             inside[:, c // 16 :, :, :, : c % 16] = np.nan  # the last block's lanes without a channel stay zero
+        elif isinstance(key, tuple) and key[0] == "rows":  # the stem's images, whose padding stays zero
+            _, (n, c, h, w), height, width, top, left = key
+            buffer.reshape(n, height, width, c)[:, top : top + h, left : left + w] = np.nan
         elif buffer.dtype.kind == "f":
             buffer[...] = np.nan
         return buffer
