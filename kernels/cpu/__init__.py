@@ -13,6 +13,7 @@ from minires.kernels import reference
 from minires.kernels.cpu.conv import conv2d_backward_weight, conv2d_backward_x, conv2d_forward
 from minires.kernels.cpu.layout import Blocked
 from minires.kernels.cpu.optimizer import adam_step, sgd_step
+from minires.kernels.cpu.plan import lower
 from minires.kernels.cpu.tasks import set_workers, workers
 from minires.kernels.private import takes_plain
 
@@ -84,6 +85,7 @@ __all__ = [
     "layer_norm_forward",
     "log_softmax_backward",
     "log_softmax_forward",
+    "lower",
     "max_pool2d_backward",
     "max_pool2d_forward",
     "max_pool2d_gather",

@@ -157,7 +157,9 @@ class Plan:
             previous = next(reversed(self._executors.values()), None)
             graph = self.graph if n == self.graph.batch else self.graph.with_batch(n)
             lower = getattr(self.kernels, "lower", None)
-            executor = ReferenceExecutor(graph, self.kernels) if lower is None else lower(graph, previous)
+            executor = None if lower is None else lower(graph, previous)
+            if executor is None:  # a set without a lowering, or without one for this dtype
+                executor = ReferenceExecutor(graph, self.kernels)
         self._executors[n] = executor  # at the end: the one used last
         while len(self._executors) > KEPT:
             del self._executors[next(iter(self._executors))]
