@@ -20,7 +20,7 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_plan_equals_model(name):
     net = small(name).double()
-    plan = minires.compile(net, (1, 3, 16, 16))
+    plan = minires.compile(net, (1, 3, 16, 16), kernels="reference")
     x = images(2, 3, 16, 16)
     expected = eager(net, x)
     assert np.abs(expected).max() > 1e-6  # two zeros would be equal too
@@ -31,7 +31,7 @@ def test_plan_equals_model(name):
 @pytest.mark.parametrize("name", ["resnet20", "resnet18d", "seresnet18", "preact_resnet18", "resnext50_32x4d"])
 def test_plan_equals_model_in_float32(name):
     net = small(name)
-    plan = minires.compile(net, (1, 3, 32, 32))
+    plan = minires.compile(net, (1, 3, 32, 32), kernels="reference")
     x = images(2, 3, 32, 32, dtype="float32")
     y = plan(x)
     assert y.dtype == np.float32
@@ -51,12 +51,12 @@ def test_plan_equals_model_in_float32(name):
 def test_plan_equals_model_with_options(name, options, pixels):
     net = small(name, **options).double()
     x = images(1, 3, pixels, pixels)
-    assert_close(minires.compile(net, x.shape)(x), eager(net, x), "float64")
+    assert_close(minires.compile(net, x.shape, kernels="reference")(x), eager(net, x), "float64")
 
 
 def test_resnet_becomes_the_fewest_steps():
     """One step a convolution (its norm, ReLU and addition are inside), one for each of max-pool, mean, reshape and fc."""
-    plan = minires.compile(small("resnet18"), (1, 3, 32, 32))
+    plan = minires.compile(small("resnet18"), (1, 3, 32, 32), kernels="reference")
     kinds = [step.kind for step in plan.graph.steps]
     assert kinds.count("conv2d") == 20
     assert sorted(set(kinds) - {"conv2d"}) == ["adaptive_avg_pool2d", "linear", "max_pool2d", "reshape"]
@@ -67,5 +67,5 @@ def test_resnet_becomes_the_fewest_steps():
 
 def test_macs_are_those_of_the_literature():
     """ResNet-18 at 224 pixels: 1.81 G multiply-accumulates (torchvision's table: 1.81 GFLOPS)."""
-    plan = minires.compile(models.resnet18(), (1, 3, 224, 224))
+    plan = minires.compile(models.resnet18(), (1, 3, 224, 224), kernels="reference")
     assert round(plan.macs / 1e9, 2) == 1.81
