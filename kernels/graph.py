@@ -37,9 +37,9 @@ The seam. A kernel set may offer
     lower(graph: Graph, previous: Executor | None = None) -> Executor | None
 
 which prepares all that is needed to run `graph`, whose batch size is fixed; `previous` is what the set made of the same
-graph at another batch size, whose packed weights may be shared. A set without `lower`, or one that
-returns None for this graph, is served by the reference executor (minires/infer/executor.py). `steps.compute(kernels, step, inputs)` says what each kind computes, and serves as a lowering's
-fallback for kinds that need no speed.
+graph at another batch size, whose packed weights may be shared. A set without `lower`, or one that returns None for this
+graph, is served by the reference executor (minires/infer/executor.py). `steps.compute(kernels, step, inputs)` says what
+each kind computes, and serves as a lowering's fallback for kinds that need no speed.
 """
 
 from __future__ import annotations
