@@ -17,207 +17,90 @@ for computing the sample variance), equations 1.5 and 2.1.
 
 from __future__ import annotations
 
-import math
-from functools import cache
+import struct
 from typing import Any
 
 import numpy as np
 
-from minires.kernels.cpu.elementwise import coefficients_for, combine_step, scale_shift_step
-from minires.kernels.cpu.intrinsics import load_f32, load_f64, load_word, store_f32, store_f64
+from minires.kernels.cpu.batch_norm_tasks import (
+    SLOT,
+    merge_spread,
+    merge_sums,
+    scale_coefficients,
+    spread,
+    sums_task,
+)
+from minires.kernels.cpu.elementwise import combine_step, scale_shift_step
 from minires.kernels.cpu.layout import Blocked, blocks
 from minires.kernels.cpu.memory import aligned
-from minires.kernels.cpu.pixels import CENTRED, MASK, SPREAD, STORE, add_up
-from minires.kernels.cpu.planes import PATCH, Cut, Step, piece, pieces, pitch, place, planes_frame, run_steps
-from minires.kernels.cpu.tasks import Task, task
-
-SLOT = 48  # float64 of a piece's results: two sums of 16 lanes, the count, and 16 float32 for the centre (from 40)
-SAMPLE = 64  # pixels whose mean is a piece's guess
-_MOMENTS = SPREAD | CENTRED  # sums of d and d^2
-
-
-# -------------------------------------------------------------------------------------------------------- reductions
-
-
-@task
-def _spread(index: int, worker: int, frame: int) -> None:
-    """(count, mean, M2) of a piece of x into its slot. Arrays: x; word 6: slots."""
-    block, image, last_image, row, last_row = piece(frame, index)
-    width, slot = load_word(frame, 3), load_word(frame, 6) + 8 * SLOT * index
-    centre = slot + 8 * 40
-    for k in range(SLOT):
-        store_f64(slot, k, 0.0)  # the sums, and a centre of zero for the guess
-    rows = max(1, min(last_row - row, SAMPLE // width))
-    images = max(1, min(last_image - image, SAMPLE // (width * rows)))
-    for i in range(image, image + images):
-        add_up(
-            SPREAD, rows, width, 0, 0, 0, 0, place(frame, 0, i, block, row), pitch(frame, 0), 0, 0, centre, slot
-        )  # fmt: skip
-    for lane in range(16):
-        store_f32(centre, lane, np.float32(load_f64(slot, lane) / (images * rows * width)))
-        store_f64(slot, lane, 0.0)
-    step = max(1, PATCH // width)
-    for i in range(image, last_image):
-        for r in range(row, last_row, step):
-            add_up(
-                _MOMENTS, min(step, last_row - r), width, 0, 0, 0, 0,
-                place(frame, 0, i, block, r), pitch(frame, 0), 0, 0, centre, slot,
-            )  # fmt: skip
-    count = (last_image - image) * (last_row - row) * width
-    for lane in range(16):
-        total = load_f64(slot, lane)
-        store_f64(slot, lane, load_f32(centre, lane) + total / count)
-        store_f64(slot, 16 + lane, load_f64(slot, 16 + lane) - total * total / count)
-    store_f64(slot, 32, float(count))
-
-
-@task
-def _merge_spread(index: int, worker: int, frame: int) -> None:
-    """mean and var of a block from its pieces' slots.
-
-    Words: slots, blocks, pieces a block, c, mean, var, then what `_scale` reads: coefficients, weight, bias, eps.
-    """
-    slots, n_blocks, chunks, c = load_word(frame, 0), load_word(frame, 1), load_word(frame, 2), load_word(frame, 3)
-    means, variances = load_word(frame, 4) + 128 * index, load_word(frame, 5) + 128 * index
-    for lane in range(min(16, c - 16 * index)):
-        first = slots + 8 * SLOT * index
-        mean, spread, count = load_f64(first, lane), load_f64(first, 16 + lane), load_f64(first, 32)
-        for chunk in range(1, chunks):
-            slot = first + 8 * SLOT * chunk * n_blocks
-            more = load_f64(slot, 32)
-            share = more / (count + more)
-            delta = load_f64(slot, lane) - mean
-            mean += delta * share
-            spread += load_f64(slot, 16 + lane) + delta * delta * count * share
-            count += more
-        store_f64(means, lane, mean)
-        store_f64(variances, lane, max(spread, 0.0) / count if spread == spread else spread)
-
-
-@task
-def _scale(index: int, worker: int, frame: int) -> None:
-    """centre, scale and shift of a block: scale = weight / sqrt(var + eps). Words: as `_merge_spread`."""
-    c = load_word(frame, 3)
-    means, variances = load_word(frame, 4) + 128 * index, load_word(frame, 5) + 128 * index
-    coefficients = load_word(frame, 6) + 192 * index
-    weight, bias, eps = load_word(frame, 7), load_word(frame, 8), load_f64(load_word(frame, 9), 0)
-    for lane in range(min(16, c - 16 * index)):
-        mean, channel = load_f64(means, lane), 16 * index + lane
-        scale = 1.0 / math.sqrt(load_f64(variances, lane) + eps)
-        if weight != 0:
-            scale *= load_f32(weight, channel)
-        centre = np.float32(mean)
-        shift = -(mean - centre) * scale  # what rounding took from the mean
-        if bias != 0:
-            shift += load_f32(bias, channel)
-        store_f32(coefficients, lane, centre)
-        store_f32(coefficients, 16 + lane, np.float32(scale))
-        store_f32(coefficients, 32 + lane, np.float32(shift))
-
-
-@cache
-def _sums_task(mask: int, store: int, centred: int) -> Task:
-    """sums of g and g * (x - centre) of a piece into its slot. Arrays: grad_y, y, x, masked; words 6, 7: slots, centres."""
-    flags = (MASK if mask else 0) | (STORE if store else 0) | (CENTRED if centred else 0)
-
-    @task
-    def sums(index: int, worker: int, frame: int) -> None:
-        block, image, last_image, row, last_row = piece(frame, index)
-        width, slot = load_word(frame, 3), load_word(frame, 6) + 8 * SLOT * index
-        centre = load_word(frame, 7) + 64 * block
-        for k in range(32):
-            store_f64(slot, k, 0.0)
-        step = max(1, PATCH // width)
-        for i in range(image, last_image):
-            for r in range(row, last_row, step):
-                add_up(
-                    flags, min(step, last_row - r), width,
-                    place(frame, 0, i, block, r), pitch(frame, 0),
-                    place(frame, 1, i, block, r), pitch(frame, 1),
-                    place(frame, 2, i, block, r), pitch(frame, 2),
-                    place(frame, 3, i, block, r), pitch(frame, 3),
-                    centre, slot,
-                )  # fmt: skip
-
-    return sums
-
-
-@task
-def _merge_sums(index: int, worker: int, frame: int) -> None:
-    """grad_weight, grad_bias and the coefficients of grad_x of a block.
-
-    grad_x = scale (g - grad_bias / count - x_hat grad_weight / count) = a g + b (x - centre) + c. With given statistics
-    (count = 0 in the frame) the last two terms are not there.
-
-    Words: slots, blocks, pieces a block, c, mean, var, coefficients, weight, centres, eps, count, grad_weight, grad_bias.
-    """
-    slots, n_blocks, chunks, c = load_word(frame, 0), load_word(frame, 1), load_word(frame, 2), load_word(frame, 3)
-    means, variances = load_word(frame, 4) + 128 * index, load_word(frame, 5) + 128 * index
-    coefficients, weight = load_word(frame, 6) + 256 * index, load_word(frame, 7)
-    centres, eps, count = load_word(frame, 8) + 64 * index, load_f64(load_word(frame, 9), 0), load_word(frame, 10)
-    grad_weights, grad_biases = load_word(frame, 11), load_word(frame, 12)
-    for lane in range(min(16, c - 16 * index)):
-        total, product = 0.0, 0.0
-        for chunk in range(chunks):
-            slot = slots + 8 * SLOT * (index + chunk * n_blocks)
-            total += load_f64(slot, lane)
-            product += load_f64(slot, 16 + lane)
-        channel, centre = 16 * index + lane, load_f32(centres, lane)
-        rest = load_f64(means, lane) - centre
-        inv_std = 1.0 / math.sqrt(load_f64(variances, lane) + eps)
-        grad_weight = inv_std * (product - rest * total)
-        store_f32(grad_weights, channel, np.float32(grad_weight))
-        store_f32(grad_biases, channel, np.float32(total))
-        a, b, shift = inv_std, 0.0, 0.0
-        if weight != 0:
-            a *= load_f32(weight, channel)
-        if count > 0:
-            b = -a * inv_std * grad_weight / count
-            shift = -a * total / count - b * rest
-        store_f32(coefficients, lane, np.float32(a))
-        store_f32(coefficients, 16 + lane, np.float32(b))
-        store_f32(coefficients, 32 + lane, np.float32(shift))
-        store_f32(coefficients, 48 + lane, centre)
-
+from minires.kernels.cpu.planes import cut_of, pieces, planes_frame
+from minires.kernels.cpu.tasks import Step, run_steps
 
 # -------------------------------------------------------------------------------------------------------------- steps
 
 
-def _vector(values: Any, dtype: Any = np.float32) -> np.ndarray | None:
-    return None if values is None else np.ascontiguousarray(values, dtype)
+class Scratch:
+    """What the steps of one call hand on to each other, in one buffer.
+
+    Attributes:
+        numbers: the buffer, zeros where nothing was written: so dead lanes have coefficients of 0.
+        slots, coefficients, weight, bias: addresses. There are four rows of coefficients a block, of which the forward
+            steps use three; weight and bias are 1 and 0 where there is none.
+        vectors: weight and bias as an array, (2, blocks * 16).
+    """
+
+    def __init__(self, channels: int, chunks: int, weight: Any, bias: Any) -> None:
+        padded = blocks(channels) * 16
+        slots = 2 * SLOT * blocks(channels) * chunks  # float32 that a float64 is worth
+        self.numbers = aligned(slots + 6 * padded)
+        self.slots = self.numbers.ctypes.data
+        self.coefficients = self.slots + 4 * slots
+        self.weight = self.coefficients + 16 * padded
+        self.bias = self.weight + 4 * padded
+        self.vectors = self.numbers[slots + 4 * padded :].reshape(2, padded)
+        self.vectors[0, :channels] = 1 if weight is None else weight
+        if bias is not None:
+            self.vectors[1, :channels] = bias
 
 
-def _address(values: np.ndarray | None) -> int:
-    return 0 if values is None else values.ctypes.data
+def _bits(number: float) -> int:
+    """A float64 as the integer of the same bits, which a frame can hold."""
+    return int(struct.unpack("q", struct.pack("d", number))[0])
 
 
-def statistics_steps(x: Blocked, mean: np.ndarray, var: np.ndarray) -> list[Step]:
-    """The steps that fill mean and var, (c,) float64, with those of x."""
-    n_blocks, chunks = blocks(x.shape[1]), Cut.of(x.shape).chunks
-    slots = aligned(n_blocks * chunks * SLOT, np.float64)
-    merge = [slots.ctypes.data, n_blocks, chunks, x.shape[1], mean.ctypes.data, var.ctypes.data]
+def statistics_steps(x: Blocked, moments: np.ndarray, scratch: Scratch, eps: float) -> list[Step]:
+    """The steps that fill `moments`, (2, c) float64, with mean and variance of x. Then `scale_step` may follow."""
+    spread_frame = planes_frame(x.shape, [x], scratch.slots)
+    merge_frame = _scale_frame(x.shape[1], moments, scratch, eps, cut_of(x.shape).chunks)
     return [
-        Step(_spread, pieces(x.shape), planes_frame(x.shape, [x], slots.ctypes.data), (x, slots)),
-        Step(_merge_spread, n_blocks, np.array(merge, np.int64), (slots, mean, var)),
+        Step(spread, pieces(x.shape), spread_frame, (x, scratch.numbers)),
+        Step(merge_spread, blocks(x.shape[1]), merge_frame, (moments, scratch.numbers)),
     ]
 
 
-def scale_step(
-    channels: int, weight: Any, bias: Any, mean: np.ndarray, var: np.ndarray, eps: float, coefficients: np.ndarray
-) -> Step:
-    """The step that fills coefficients, (blocks, 3, 16): what `scale_shift_step` takes. mean, var: (c,) float64."""
-    weight, bias, eps_array = _vector(weight), _vector(bias), np.array([eps])
-    words = [0, 0, 0, channels, mean.ctypes.data, var.ctypes.data, coefficients.ctypes.data]
-    words += [_address(weight), _address(bias), eps_array.ctypes.data]
-    return Step(_scale, blocks(channels), np.array(words, np.int64), (weight, bias, mean, var, eps_array, coefficients))
+def _scale_frame(channels: int, moments: np.ndarray, scratch: Scratch, eps: float, chunks: int) -> np.ndarray:
+    words = [scratch.slots, chunks, blocks(channels), channels, moments.ctypes.data]
+    return np.array([*words, scratch.coefficients, scratch.weight, scratch.bias, _bits(eps)], np.int64)
+
+
+def scale_step(channels: int, moments: np.ndarray, scratch: Scratch, eps: float) -> Step:
+    """The step that makes coefficients for `scale_shift_step` of moments, weight and bias."""
+    frame = _scale_frame(channels, moments, scratch, eps, 0)
+    return Step(scale_coefficients, blocks(channels), frame, (moments, scratch.numbers))
 
 
 def statistics(x: Blocked) -> tuple[np.ndarray, np.ndarray]:
     """Mean and biased variance of each channel, (c,) float64; zeros where there is nothing to average."""
-    mean, var = np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    if x.data.size and x.shape[0] and x.shape[2] and x.shape[3]:
-        run_steps(statistics_steps(x, mean, var))
-    return mean, var
+    moments = np.zeros((2, x.shape[1]))
+    if not _is_empty(x):
+        run_steps(*statistics_steps(x, moments, Scratch(x.shape[1], cut_of(x.shape).chunks, None, None), 0.0))
+    return moments[0], moments[1]
+
+
+def _given(mean: Any, var: Any) -> np.ndarray:
+    moments = np.empty((2, len(mean)))
+    moments[0], moments[1] = mean, var
+    return moments
 
 
 # ------------------------------------------------------------------------------------------------------------- forward
@@ -230,17 +113,15 @@ def _is_empty(x: Blocked) -> bool:
 def _train(
     x: Blocked, weight: Any, bias: Any, eps: float, shortcut: Blocked | None, relu: bool
 ) -> tuple[Blocked, np.ndarray, np.ndarray]:
-    y, mean, var = Blocked(x.shape), np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    y, moments = Blocked(x.shape), np.zeros((2, x.shape[1]))
     if not _is_empty(x):
-        coefficients = coefficients_for(x.shape[1], 3)
+        scratch = Scratch(x.shape[1], cut_of(x.shape).chunks, weight, bias)
+        spread_step, merge = statistics_steps(x, moments, scratch, eps)
+        scale = Step(scale_coefficients, merge.pieces, merge.frame)
         run_steps(
-            [
-                *statistics_steps(x, mean, var),
-                scale_step(x.shape[1], weight, bias, mean, var, eps, coefficients),
-                scale_shift_step(x, y, coefficients, relu, shortcut),
-            ]
+            spread_step, merge, scale, scale_shift_step(x, y, scratch.numbers, relu, shortcut, scratch.coefficients)
         )
-    return y, mean, var
+    return y, moments[0], moments[1]
 
 
 def _eval(
@@ -248,14 +129,9 @@ def _eval(
 ) -> Blocked:
     y = Blocked(x.shape)
     if not _is_empty(x):
-        mean, var = np.ascontiguousarray(mean, np.float64), np.ascontiguousarray(var, np.float64)
-        coefficients = coefficients_for(x.shape[1], 3)
-        run_steps(
-            [
-                scale_step(x.shape[1], weight, bias, mean, var, eps, coefficients),
-                scale_shift_step(x, y, coefficients, relu, shortcut),
-            ]
-        )
+        scratch = Scratch(x.shape[1], 0, weight, bias)
+        scale = scale_step(x.shape[1], _given(mean, var), scratch, eps)
+        run_steps(scale, scale_shift_step(x, y, scratch.numbers, relu, shortcut, scratch.coefficients))
     return y
 
 
@@ -292,29 +168,31 @@ def _backward(
 ) -> tuple[Blocked, np.ndarray, np.ndarray, Blocked | None]:  # fmt: skip
     """Sums, coefficients, combination. With a shortcut the first pass writes g, its gradient, and the second reads that."""
     n, c, h, w = x.shape
-    grad_x, grad_weight, grad_bias = Blocked(x.shape), np.zeros(c, np.float32), np.zeros(c, np.float32)
+    grad_x, grads = Blocked(x.shape), np.zeros((2, c), np.float32)
     masked = Blocked(x.shape) if has_shortcut else None
     if _is_empty(x):
-        return grad_x, grad_weight, grad_bias, masked
-    mean, var = np.ascontiguousarray(mean, np.float64), np.ascontiguousarray(var, np.float64)
-    weight, eps_array = _vector(weight), np.array([eps])
-    centres, coefficients = aligned(blocks(c) * 16), coefficients_for(c, 4)
-    centres[:c] = mean
-    n_blocks, chunks = blocks(c), Cut.of(x.shape).chunks
-    slots = aligned(n_blocks * chunks * SLOT, np.float64)
-    words = [slots.ctypes.data, n_blocks, chunks, c, mean.ctypes.data, var.ctypes.data, coefficients.ctypes.data]
-    words += [_address(weight), centres.ctypes.data, eps_array.ctypes.data, n * h * w if train else 0]
-    words += [grad_weight.ctypes.data, grad_bias.ctypes.data]
-    add_up_frame = planes_frame(x.shape, [grad_y, y, x, masked], slots.ctypes.data, centres.ctypes.data)
-    through = grad_y if masked is None else masked
+        return grad_x, grads[0], grads[1], masked
+    chunks, moments = cut_of(x.shape).chunks, _given(mean, var)
+    scratch = Scratch(c, chunks, weight, mean)  # the means, rounded, take the place of a bias: the sums' centre
+    words = [
+        scratch.slots,
+        chunks,
+        blocks(c),
+        c,
+        moments.ctypes.data,
+        scratch.coefficients,
+        scratch.weight,
+        scratch.bias,
+    ]
+    words += [_bits(eps), n * h * w if train else 0, grads.ctypes.data]
+    add_up_frame = planes_frame(x.shape, [grad_y, y, x, masked], scratch.slots, scratch.bias)
+    through, mask = (grad_y, y) if masked is None else (masked, None)
     run_steps(
-        [
-            Step(_sums_task(int(y is not None), int(has_shortcut), 1), pieces(x.shape), add_up_frame),
-            Step(_merge_sums, n_blocks, np.array(words, np.int64)),
-            combine_step(through, y if masked is None else None, x if train else None, grad_x, coefficients),
-        ]
+        Step(sums_task(int(y is not None), int(has_shortcut), 1), pieces(x.shape), add_up_frame),
+        Step(merge_sums, blocks(c), np.array(words, np.int64)),
+        combine_step(through, mask, x if train else None, grad_x, scratch.numbers, scratch.coefficients),
     )
-    return grad_x, grad_weight, grad_bias, masked
+    return grad_x, grads[0], grads[1], masked
 
 
 def batch_norm_train_backward(
@@ -347,10 +225,11 @@ def batch_norm_relu_eval_backward(
 
 def channel_sum(x: Blocked) -> np.ndarray:
     """(c,) float32: the sum over images and pixels, the gradient of a convolution's bias."""
-    n_blocks, chunks = blocks(x.shape[1]), Cut.of(x.shape).chunks if not _is_empty(x) else 0
+    if _is_empty(x):
+        return np.zeros(x.shape[1], np.float32)
+    n_blocks, chunks = blocks(x.shape[1]), cut_of(x.shape).chunks
     slots = aligned(n_blocks * chunks * SLOT, np.float64)
-    if chunks:
-        frame = planes_frame(x.shape, [x, None, None, None], slots.ctypes.data)
-        run_steps([Step(_sums_task(0, 0, 0), pieces(x.shape), frame)])
+    frame = planes_frame(x.shape, [x, None, None, None], slots.ctypes.data)
+    run_steps(Step(sums_task(0, 0, 0), pieces(x.shape), frame))
     sums = slots.reshape(chunks, n_blocks, SLOT)[:, :, :16].sum(0)
     return sums.reshape(-1)[: x.shape[1]].astype(np.float32)

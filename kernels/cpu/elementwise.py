@@ -13,10 +13,11 @@ from minires.kernels.cpu.intrinsics import load_word
 from minires.kernels.cpu.layout import BLOCK, Blocked, blocks
 from minires.kernels.cpu.memory import aligned
 from minires.kernels.cpu.pixels import CENTRED, MASK, SHORTCUT, combine, scale_shift
-from minires.kernels.cpu.planes import Step, piece, pieces, pitch, place, planes_frame, run_steps
-from minires.kernels.cpu.tasks import Task, task
+from minires.kernels.cpu.planes import piece, pieces, pitch, place, planes_frame
+from minires.kernels.cpu.tasks import Step, Task, run_steps, task
 
-ZERO, NO_FLOOR = np.zeros(1, np.float32), np.full(1, -np.inf, np.float32)
+_FLOORS = np.array([-np.inf, 0], np.float32)  # without a ReLU, and with one
+_FLOOR = _FLOORS.ctypes.data
 
 
 @cache
@@ -62,19 +63,29 @@ def combine_task(mask: int, centred: int) -> Task:
     return combine_piece
 
 
-def scale_shift_step(x: Blocked, y: Blocked, coefficients: np.ndarray, relu: bool, shortcut: Blocked | None) -> Step:
-    """The step y = (x - centre) * scale + shift [+ shortcut], [relu]; coefficients: (blocks, 3, 16)."""
-    floor = ZERO if relu else NO_FLOOR
-    frame = planes_frame(x.shape, [x, y, shortcut], coefficients.ctypes.data, floor.ctypes.data)
+def scale_shift_step(
+    x: Blocked, y: Blocked, coefficients: np.ndarray, relu: bool, shortcut: Blocked | None = None, at: int = 0
+) -> Step:
+    """The step y = (x - centre) * scale + shift [+ shortcut], [relu].
+
+    Args:
+        coefficients: (blocks, 3, 16) float32: centre, scale, shift of each channel. Or any array that holds them, from
+            the address `at` on: asking an array for its address takes a microsecond, and a network has many.
+    """
+    frame = planes_frame(x.shape, [x, y, shortcut], at or coefficients.ctypes.data, _FLOOR + 4 * relu)
     work = scale_shift_task(int(shortcut is not None))
     return Step(work, pieces(x.shape), frame, (x, y, coefficients, shortcut))
 
 
 def combine_step(
-    grad_y: Blocked, y: Blocked | None, x: Blocked | None, grad_x: Blocked, coefficients: np.ndarray
+    grad_y: Blocked, y: Blocked | None, x: Blocked | None, grad_x: Blocked, coefficients: np.ndarray, at: int = 0
 ) -> Step:
-    """The step grad_x = a * g [+ b * (x - centre) + c], g masked by y where there is one; coefficients: (blocks, 4, 16)."""
-    frame = planes_frame(grad_y.shape, [grad_y, y, x, grad_x], coefficients.ctypes.data)
+    """The step grad_x = a * g [+ b * (x - centre) + c], g masked by y where there is one.
+
+    Args:
+        coefficients, at: as of scale_shift_step, but (blocks, 4, 16): a, b, c, centre.
+    """
+    frame = planes_frame(grad_y.shape, [grad_y, y, x, grad_x], at or coefficients.ctypes.data)
     work = combine_task(int(y is not None), int(x is not None))
     return Step(work, pieces(grad_y.shape), frame, (grad_y, y, x, grad_x, coefficients))
 
@@ -93,7 +104,7 @@ def _identity(channels: int, rows: int, one: int) -> np.ndarray:
 
 def _forward(x: Blocked, y: Blocked, relu: bool, shortcut: Blocked | None) -> Blocked:
     if y.data.size:
-        run_steps([scale_shift_step(x, y, _identity(x.shape[1], 3, 1), relu, shortcut)])
+        run_steps(scale_shift_step(x, y, _identity(x.shape[1], 3, 1), relu, shortcut))
     return y
 
 
@@ -106,7 +117,7 @@ def relu_backward(grad_y: Blocked, y: Blocked) -> Blocked:
     """See interface.relu_backward."""
     grad_x = Blocked(grad_y.shape)
     if grad_x.data.size:
-        run_steps([combine_step(grad_y, y, None, grad_x, _identity(y.shape[1], 4, 0))])
+        run_steps(combine_step(grad_y, y, None, grad_x, _identity(y.shape[1], 4, 0)))
     return grad_x
 
 

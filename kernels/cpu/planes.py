@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from minires.kernels.cpu.intrinsics import load_word
 from minires.kernels.cpu.layout import blocks
-from minires.kernels.cpu.tasks import Program, Task, helper
+from minires.kernels.cpu.tasks import helper
 
 PIECE = 4096  # pixels: 256 KB an array, half a second-level cache, and 30 us of work to 0.2 us of handing out
 PATCH = 1024  # pixels added up in float32 before float64 takes over
@@ -44,17 +45,7 @@ class Cut:
         return cls(images, h, -(-n // images))
 
 
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One step of a Program; `kept` are the arrays whose addresses the frame holds."""
-
-    task: Task
-    pieces: int
-    frame: np.ndarray
-    kept: tuple[Any, ...] = ()
-
-
-def planes_frame(shape: Sequence[int], arrays: Sequence[Any], *words: int, cut: Cut | None = None) -> np.ndarray:
+def planes_frame(shape: tuple[int, ...], arrays: Sequence[Any], *words: int, cut: Cut | None = None) -> np.ndarray:
     """A frame for pieces of `shape`, cut as `cut` or `Cut.of` says.
 
     Args:
@@ -62,17 +53,27 @@ def planes_frame(shape: Sequence[int], arrays: Sequence[Any], *words: int, cut: 
         words: the task's own, the first two at 6 and 7, the others behind the arrays.
     """
     n, c, h, w = shape
-    cut = cut or Cut.of(shape)
+    cut = cut or cut_of(shape)
     places: list[int] = []
     for a in arrays:
-        places += [0] * 4 if a is None else [a.address + a.first, a.image_bytes, a.block_bytes, a.row_bytes]
+        if a is None:
+            places += (0, 0, 0, 0)
+        else:
+            block = a.block_bytes
+            places += (a.address + a.first, block * blocks(a.shape[1]), block, a.row_bytes)
     own = [*words, 0, 0]
     return np.array([blocks(c), n, h, w, cut.images, cut.rows, *own[:2], *places, *own[2:]], np.int64)
 
 
-def pieces(shape: Sequence[int]) -> int:
+@lru_cache(1024)
+def cut_of(shape: tuple[int, ...]) -> Cut:
+    """Cut.of, remembered: kernels ask for the same shapes again and again."""
+    return Cut.of(shape)
+
+
+def pieces(shape: tuple[int, ...]) -> int:
     """How many pieces a step over all blocks has."""
-    return blocks(shape[1]) * Cut.of(shape).chunks
+    return blocks(shape[1]) * cut_of(shape).chunks
 
 
 @helper
@@ -102,11 +103,3 @@ def place(frame: int, array: int, image: int, block: int, row: int) -> int:
 def pitch(frame: int, array: int) -> int:
     """Bytes from a row of array number `array` to the next."""
     return load_word(frame, 11 + 4 * array)
-
-
-def run_steps(steps: Sequence[Step]) -> None:
-    """Run steps one after another, in one call."""
-    program = Program()
-    for step in steps:
-        program.add(step.task, step.pieces, step.frame, *step.kept)
-    program.run()

@@ -19,8 +19,8 @@ from minires.kernels import reference
 from minires.kernels.cpu.intrinsics import load_word
 from minires.kernels.cpu.layout import BLOCK, Blocked, blocks
 from minires.kernels.cpu.memory import pool
-from minires.kernels.cpu.planes import PIECE, Cut, Step, piece, pitch, place, planes_frame, run_steps
-from minires.kernels.cpu.tasks import Task, task
+from minires.kernels.cpu.planes import PIECE, Cut, piece, pitch, place, planes_frame
+from minires.kernels.cpu.tasks import Step, Task, run_steps, task
 from minires.kernels.cpu.windows import MAXIMUM, MEAN, WIDE_MAXIMUM, WINDOW_WORDS, pool_row, unpool_row
 from minires.kernels.geometry import AdaptivePool2dGeometry, Pool2dGeometry
 from minires.kernels.private import PrivateArray, takes_plain
@@ -216,7 +216,7 @@ def _pool(kind: int, x: Blocked, y: Blocked, taps: Taps | None, g: Geometry) -> 
         g.y_shape, [x, y, taps], rows.windows.ctypes.data, columns.windows.ctypes.data,
         rows.dilation, columns.dilation, tap_row, scales.ctypes.data, cut=cut,
     )  # fmt: skip
-    run_steps([Step(_pool_task(kind), blocks(g.c) * cut.chunks, frame, (x, y, taps, rows, columns, scales))])
+    run_steps(Step(_pool_task(kind), blocks(g.c) * cut.chunks, frame, (x, y, taps, rows, columns, scales)))
 
 
 def _unpool(kind: int, grad_y: Blocked, grad_x: Blocked, taps: Taps | None, g: Geometry) -> None:
@@ -229,9 +229,7 @@ def _unpool(kind: int, grad_y: Blocked, grad_x: Blocked, taps: Taps | None, g: G
         g.x_shape, [grad_y, grad_x, taps], rows.covering.ctypes.data, columns.covering.ctypes.data,
         rows.covering.shape[1], columns.covering.shape[1], scales.ctypes.data, 4 * g.w_out, cut=cut,
     )  # fmt: skip
-    run_steps(
-        [Step(_unpool_task(kind), blocks(g.c) * cut.chunks, frame, (grad_y, grad_x, taps, rows, columns, scales))]
-    )
+    run_steps(Step(_unpool_task(kind), blocks(g.c) * cut.chunks, frame, (grad_y, grad_x, taps, rows, columns, scales)))
 
 
 # ------------------------------------------------------------------------------------------------------------ kernels
