@@ -25,14 +25,20 @@ from minires.kernels.graph import Graph, Step
 
 KEY = "minires.plan"
 VERSION = 1
-MAX_TEXT = 2_000_000  # characters of a plan; resnet1202 has 700,000. What junk of this size becomes stays below 50 MB.
+MAX_TEXT = (
+    2_000_000  # characters of a plan; resnet1202's has 406,000. What junk of this size becomes stays below 50 MB.
+)
 _GEOMETRIES: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Conv2dGeometry, Pool2dGeometry, AdaptivePool2dGeometry)
 }
 
 
 def save_plan(graph: Graph, path: str | os.PathLike[str]) -> None:
-    """Write a graph, atomically."""
+    """Write a graph, atomically.
+
+    Raises:
+        ArgumentError: a plan so long that `read_plan` would refuse it (some six thousand steps).
+    """
     tree = {
         "version": VERSION,
         "dtype": str(graph.dtype),
@@ -51,7 +57,10 @@ def save_plan(graph: Graph, path: str | os.PathLike[str]) -> None:
         ],
     }
     tensors = {f"{i}.{name}": value for i, step in enumerate(graph.steps) for name, value in step.constants.items()}
-    save_file(tensors, path, {KEY: json.dumps(tree, separators=(",", ":"))})
+    text = json.dumps(tree, separators=(",", ":"))
+    if len(text) > MAX_TEXT:
+        raise ArgumentError(f"save: the plan has {len(text):,} characters; {MAX_TEXT:,} are read back. Split the model")
+    save_file(tensors, path, {KEY: text})
 
 
 def read_plan(path: str | os.PathLike[str]) -> Graph:
