@@ -5,24 +5,28 @@ float64 is for checking gradients, not for speed: it runs on the reference kerne
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from minires.kernels.cpu import conv_direct, conv_stem, conv_weight
+from minires.kernels.cpu import conv_direct, conv_stem, conv_weight, conv_winograd
+from minires.kernels.cpu.choose import choose_algorithm
+from minires.kernels.cpu.dispatch import serves
 from minires.kernels.cpu.layout import Blocked, as_blocked
 from minires.kernels.geometry import Conv2dGeometry
 from minires.kernels.private import to_plain
 from minires.kernels.reference import conv as reference
 
 
-def serves(*arrays: Any) -> bool:
-    """Whether this set's kernels take these arrays: float32 (of any byte order), and at least one number."""
-    return all(a is None or (a.dtype.type is np.float32 and a.size > 0) for a in arrays)
-
-
 def _native(weight: Any) -> np.ndarray:
     return np.asarray(weight, np.float32)  # of the machine's byte order, any strides
+
+
+@cache
+def _algorithm(g: Conv2dGeometry, purpose: str) -> int:
+    """The width of the Winograd tile, 0 for the direct form."""
+    return choose_algorithm(g, g.n, purpose).m
 
 
 def conv2d_forward(x: Any, weight: Any, bias: Any, g: Conv2dGeometry) -> Any:
@@ -32,6 +36,9 @@ def conv2d_forward(x: Any, weight: Any, bias: Any, g: Conv2dGeometry) -> Any:
     weight = _native(weight)
     if not isinstance(x, Blocked) and conv_stem.suits(g):
         return conv_stem.forward(x, weight, bias, g)
+    m = _algorithm(g, "forward")
+    if m:
+        return conv_winograd.forward(as_blocked(x), weight, bias, g, m=m)
     return conv_direct.forward(as_blocked(x), weight, bias, g)
 
 
@@ -39,6 +46,9 @@ def conv2d_backward_x(grad_y: Any, weight: Any, g: Conv2dGeometry) -> Any:
     """See interface.conv2d_backward_x."""
     if not serves(grad_y, weight):
         return reference.conv2d_backward_x(to_plain(grad_y), weight, g)
+    m = _algorithm(g, "backward_x")
+    if m:
+        return conv_winograd.backward_x(as_blocked(grad_y), _native(weight), g, m)
     return conv_direct.backward_x(as_blocked(grad_y), _native(weight), g)
 
 

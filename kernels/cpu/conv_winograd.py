@@ -19,8 +19,8 @@ import numpy as np
 from minires.kernels.cpu.conv_direct import pack_bias, tile_for
 from minires.kernels.cpu.layout import BLOCK, PIXEL, Blocked, blocks
 from minires.kernels.cpu.memory import aligned, pool
-from minires.kernels.cpu.product import Step, Tile
-from minires.kernels.cpu.tasks import Program, Task, run, workers
+from minires.kernels.cpu.product import Tile
+from minires.kernels.cpu.tasks import Step, Task, run, run_steps, workers
 from minires.kernels.cpu.winograd_tasks import (
     W_WORDS,
     forward_tasks,
@@ -236,15 +236,6 @@ def _phases(
     ]
 
 
-def run_steps(steps: list[Step]) -> None:
-    """All steps in one call."""
-    program = Program()
-    for step in steps:
-        program.add(step.task, step.pieces, step.frame, *step.kept)
-    if len(program):
-        program.run()
-
-
 class Scratch:
     """Memory from the pool for as long as a `with` block lasts; sizes are rounded up, so that layers share buffers."""
 
@@ -272,7 +263,7 @@ def forward_packed(
     """y = weight * x + bias [+ residual], [relu], with transformed weights and packed bias."""
     y = Blocked(g.y_shape)
     with Scratch(scratch_bytes(g, m)) as scratch:
-        run_steps(steps_forward(x, u, bias, y, residual, relu, g, m, scratch))
+        run_steps(*steps_forward(x, u, bias, y, residual, relu, g, m, scratch))
     return y
 
 

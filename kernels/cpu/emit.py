@@ -150,7 +150,8 @@ class Vector:
 
     def larger(self, a: Any, b: Any) -> Any:
         """b if b > a or b is NaN, else a: a running maximum that a NaN wins, the later of two, as in torch."""
-        return self.builder.select(self.builder.fcmp_unordered(">", b, a), b, a)
+        above, is_nan = self.builder.fcmp_ordered(">", b, a), self.builder.fcmp_unordered("uno", b, b)
+        return self.builder.select(self.builder.or_(above, is_nan), b, a)
 
     def at_least(self, a: Any, floor: Any) -> Any:
         """floor where a <= floor, else a: NaN stays NaN (a maximum instruction would make it `floor`)."""

@@ -16,11 +16,14 @@ import numpy as np
 
 from minires.kernels import reference
 from minires.kernels.cpu import conv_direct, conv_stem, conv_winograd
+from minires.kernels.cpu.choose import choose_algorithm
+from minires.kernels.cpu.elementwise import coefficients_for, scale_shift_step
 from minires.kernels.cpu.layout import BLOCK, PIXEL, Blocked, step_block, step_unblock
 from minires.kernels.cpu.memory import aligned
+from minires.kernels.cpu.pool import pool_steps
 from minires.kernels.cpu.product import Place, Step, Tables, product_step, tiled
 from minires.kernels.cpu.tasks import Program
-from minires.kernels.geometry import Conv2dGeometry
+from minires.kernels.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeometry
 from minires.kernels.graph import Executor, Graph
 from minires.kernels.graph import Step as GraphStep
 from minires.kernels.steps import compute
@@ -56,6 +59,7 @@ class CpuExecutor:
         self._blocked: dict[int, Blocked] = {}
         self._plain: dict[int, np.ndarray] = {}
         self._free: dict[Any, list[Any]] = {}
+        self._kept: list[Any] = []
         self._scratch = np.zeros(0, np.float32)
         self._x = np.zeros(0, np.float32)
         self._build()
@@ -87,6 +91,12 @@ class CpuExecutor:
                 return self._conv2d(position, step)
             case "linear":
                 return self._linear(position, step)
+            case "max_pool2d" if isinstance(step.attributes["geometry"], Pool2dGeometry):
+                return self._pool(step)
+            case "avg_pool2d" | "adaptive_avg_pool2d":
+                return self._pool(step)
+            case "add" | "relu" | "scale_shift" if self._is_image(step.output):
+                return self._elementwise(position, step)
             case "reshape" if step.inputs[0] in self._plain or self.graph.shapes[step.inputs[0]][2:] == (1, 1):
                 source = self.plain(step.inputs[0])
                 self._plain[step.output] = source.reshape(self.graph.shapes[step.output])
@@ -115,7 +125,7 @@ class CpuExecutor:
 
     def _algorithm(self, g: Conv2dGeometry) -> int:
         """Width of the Winograd tile, 0 for the direct form."""
-        return 4 if conv_winograd.supported(g) and g.c_in >= BLOCK else 0
+        return choose_algorithm(g, g.n, "inference").m
 
     # --- values ------------------------------------------------------------------------------------------------------
 
@@ -235,6 +245,45 @@ class CpuExecutor:
             y = self.new_plain(step.output)
             self.call(lambda: np.copyto(y, padded[:, :c_out]))
         return "product"
+
+    def _is_image(self, value: int) -> bool:
+        return len(self.graph.shapes[value]) == 4
+
+    def _pool(self, step: GraphStep) -> str:
+        g = step.attributes["geometry"]
+        x = self.blocked(step.inputs[0])
+        if isinstance(g, AdaptivePool2dGeometry) and g.h_out == g.w_out == 1 and step.kind == "adaptive_avg_pool2d":
+            means = Blocked(g.y_shape, halo=0)  # (n, blocks, 1, 1, 16) is (n, channels), and whole blocks of them
+            self.add(*pool_steps(step.kind, x, means, g))
+            rows = means.data.reshape(g.n, -1)
+            if rows.shape[1] == g.c:
+                self._plain[step.output] = rows.reshape(g.y_shape)
+            else:
+                y = self.new_plain(step.output)
+                self.call(lambda: np.copyto(y.reshape(g.n, g.c), rows[:, : g.c]))
+            self._kept.append(means)
+        else:
+            self.add(*pool_steps(step.kind, x, self.new_blocked(step.output), g))
+        return "one pass"
+
+    def _elementwise(self, position: int, step: GraphStep) -> str:
+        """y = max(x * scale + shift [+ other], floor): all three kinds."""
+        x = self.blocked(step.inputs[0])
+        other = self.blocked(step.inputs[1]) if step.kind == "add" else None
+        channels = x.shape[1]
+
+        def coefficients() -> np.ndarray:
+            table = coefficients_for(channels, 3)  # centre, scale, shift
+            flat = table.transpose(1, 0, 2).reshape(3, -1)
+            flat[1, :channels] = step.constants.get("scale", 1.0)
+            flat[2, :channels] = step.constants.get("shift", 0.0)
+            table[...] = flat.reshape(3, -1, BLOCK).transpose(1, 0, 2)
+            return table
+
+        table = self.constant(position, "coefficients", coefficients)
+        relu = step.kind == "relu" or step.attributes["relu"]
+        self.add(scale_shift_step(x, self.new_blocked(step.output), table, relu, other))
+        return "one pass"
 
     def _fallback(self, step: GraphStep) -> str:
         inputs = [self.plain(value) for value in step.inputs]

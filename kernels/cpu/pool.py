@@ -205,9 +205,7 @@ def _unpool_task(kind: int) -> Task:
     return unpool_piece
 
 
-def _pool(kind: int, x: Blocked, y: Blocked, taps: Taps | None, g: Geometry) -> None:
-    if not y.data.size:
-        return
+def _pool_step(kind: int, x: Blocked, y: Blocked, taps: Taps | None, g: Geometry) -> Step:
     rows, columns, tap_row = _rows_and_columns(g)
     scales = _scales(g) if kind == MEAN else np.zeros(0, np.float32)
     # Pieces of y that read about as many pixels of x as other kernels' pieces do.
@@ -216,7 +214,20 @@ def _pool(kind: int, x: Blocked, y: Blocked, taps: Taps | None, g: Geometry) -> 
         g.y_shape, [x, y, taps], rows.windows.ctypes.data, columns.windows.ctypes.data,
         rows.dilation, columns.dilation, tap_row, scales.ctypes.data, cut=cut,
     )  # fmt: skip
-    run_steps(Step(_pool_task(kind), blocks(g.c) * cut.chunks, frame, (x, y, taps, rows, columns, scales)))
+    return Step(_pool_task(kind), blocks(g.c) * cut.chunks, frame, (x, y, taps, rows, columns, scales))
+
+
+def pool_steps(kind: str, x: Blocked, y: Blocked, g: Geometry) -> list[Step]:
+    """The steps of a pooling by its name in kernels/graph.py, for a Program; nobody asks which element won."""
+    if kind == "max_pool2d":
+        taps = Taps(g)
+        return [_pool_step(taps.kind, x, y, taps, g)]
+    return [_pool_step(MEAN, x, y, None, g)]
+
+
+def _pool(kind: int, x: Blocked, y: Blocked, taps: Taps | None, g: Geometry) -> None:
+    if y.data.size:
+        run_steps(_pool_step(kind, x, y, taps, g))
 
 
 def _unpool(kind: int, grad_y: Blocked, grad_x: Blocked, taps: Taps | None, g: Geometry) -> None:
