@@ -112,9 +112,9 @@ def test_threads_take_turns(plan):
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(plan, array, error, message):
-    with pytest.raises(error, match=f"plan: {message}"):
+    with pytest.raises(error, match=f"plan: .*{message}"):
         plan(array)
-    with pytest.raises(error, match=f"plan: {message}"):
+    with pytest.raises(error, match=f"plan: .*{message}"):
         plan.profile(array)
 
 

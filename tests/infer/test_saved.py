@@ -209,7 +209,7 @@ def test_a_file_without_a_plan_is_refused(tmp_path):
 def test_a_plan_too_long_to_be_read_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr("minires.infer.saved.MAX_TEXT", 100)
     plan = minires.compile(small("resnet8"), (1, 3, 8, 8), kernels="reference")
-    with pytest.raises(ArgumentError, match="save: the plan has .* characters; 100 are read back. Split the model"):
+    with pytest.raises(ArgumentError, match=r"save: the plan has .* characters; 100 are read back. Split the model"):
         plan.save(tmp_path / "plan.safetensors")
     assert list(tmp_path.iterdir()) == []
 
