@@ -36,7 +36,7 @@ FUSED_WEIGHTS = 3 << 20  # with more bytes of u, phases are faster: a run of til
 PHASE_SCRATCH = 16 << 20  # bytes of v and q of all tiles in flight, beyond what u takes
 
 _ZERO, _NO_FLOOR = np.zeros(1, np.float32), np.full(1, -np.inf, np.float32)
-_ZEROS = aligned(6 * BLOCK)  # a row of a patch
+ZEROS_ROW = aligned(6 * BLOCK)  # a row of a patch
 
 
 def supported(g: Conv2dGeometry) -> bool:
@@ -60,6 +60,17 @@ def weights_shape(c_in: int, c_out: int, m: int, tile: Tile) -> tuple[int, int, 
     return (m + 2) ** 2, -(-blocks(c_out) // tile.vectors), blocks(c_in) * BLOCK, tile.vectors * BLOCK
 
 
+def weights_numbers(shape: tuple[int, int, int, int]) -> int:
+    """How many numbers transformed weights take up: a pixel more at each point, see Layout."""
+    return shape[0] * (shape[1] * shape[2] * shape[3] + BLOCK)
+
+
+def weights_in(buffer: np.ndarray, shape: tuple[int, int, int, int]) -> np.ndarray:
+    """Transformed weights, of the shape of weights_shape, in a buffer of weights_numbers or more."""
+    points = buffer[: weights_numbers(shape)].reshape(shape[0], -1)
+    return points[:, :-BLOCK].reshape(shape)  # a view
+
+
 def transform_weights(weight: np.ndarray, m: int, rotated: bool = False, out: np.ndarray | None = None) -> np.ndarray:
     """u = G g G^T, computed in float64, rounded once, in the order the products read it.
 
@@ -67,7 +78,7 @@ def transform_weights(weight: np.ndarray, m: int, rotated: bool = False, out: np
         weight: (c_out, c_in, 3, 3) float32.
         m: 2 or 4, the width of a tile.
         rotated: for the backward pass in x: roles of the channels exchanged, taps turned by half a turn.
-        out: where to write; a new array if None.
+        out: where to write, from weights_in; a new array if None.
 
     Returns:
         (points, panels, channels, 16 * vectors), see weights_shape.
@@ -80,7 +91,7 @@ def transform_weights(weight: np.ndarray, m: int, rotated: bool = False, out: np
     tile = tile_for(c_out)
     shape = weights_shape(c_in, c_out, m, tile)
     if out is None:
-        out = aligned(int(np.prod(shape))).reshape(shape)
+        out = weights_in(aligned(weights_numbers(shape)), shape)
     gathered = aligned(workers() * 16 * 9 * BLOCK)
     frame = np.array(
         [
@@ -187,7 +198,7 @@ def steps_forward(
         x_low=-x.halo, x_bottom=g.h + x.halo, x_right=g.w + x.halo,
         y=y.address + y.first, y_image=y.image_bytes, y_block=y.block_bytes, y_row=y.row_bytes,
         y_blocks=blocks(g.c_out), y_h=g.h_out, y_w=g.w_out,
-        bias=bias.ctypes.data, floor=floor.ctypes.data, zeros=_ZEROS.ctypes.data,
+        bias=bias.ctypes.data, floor=floor.ctypes.data, zeros=ZEROS_ROW.ctypes.data,
         u=u.ctypes.data, u_point=u.strides[0], u_panel=u.strides[1], panels=u.shape[1], panels_per_piece=u.shape[1],
         v=scratch.ctypes.data, v_point=layout.v_point, v_block=layout.block,
         q=scratch.ctypes.data + layout.q, q_point=layout.q_point, q_block=layout.block, per_worker=layout.bytes,
@@ -207,7 +218,7 @@ def steps_forward(
 def _residual(residual: Blocked | None) -> dict[str, int]:
     """Without a residual, zeros are added, always the same ones: one kernel serves both."""
     if residual is None:
-        return {"residual": _ZEROS.ctypes.data}
+        return {"residual": ZEROS_ROW.ctypes.data}
     return {
         "residual": residual.address + residual.first,
         "residual_image": residual.image_bytes,
@@ -304,7 +315,6 @@ def _convolve(
 ) -> Blocked:
     tile = tile_for(g.c_out)
     shape = weights_shape(g.c_in, g.c_out, m, tile)
-    count = int(np.prod(shape))
-    with Scratch(4 * count) as buffer:
-        u = transform_weights(weight, m, rotated, buffer[:count].reshape(shape))
+    with Scratch(4 * weights_numbers(shape)) as buffer:
+        u = transform_weights(weight, m, rotated, weights_in(buffer, shape))
         return forward_packed(x, u, pack_bias(bias, g.c_out, tile), g, residual, relu, m)

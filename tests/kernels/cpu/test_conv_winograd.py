@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 numba = pytest.importorskip("numba", reason="the cpu kernel set is compiled by numba, which is not installed")
 
-from minires.kernels.cpu import conv_direct, conv_winograd, tasks  # noqa: E402  (numba first)
+from minires.kernels.cpu import conv_direct, conv_winograd, tasks, winograd_weight  # noqa: E402  (numba first)
 from minires.kernels.cpu.layout import Blocked  # noqa: E402
 from minires.kernels.cpu.winograd_transforms import cook_toom  # noqa: E402
 from minires.kernels.geometry import Conv2dGeometry  # noqa: E402
@@ -19,6 +19,7 @@ from tests.tolerances import tolerance  # noqa: E402
 
 # The transforms' rounding grows with the points' powers: how much larger the error of m x m tiles may be than a direct sum's.
 GROWTH = {2: 3.0, 4: 12.0}
+BOUND = 3.0  # F(4x4)'s rms error, in those of torch's own
 
 
 def geometry(n=2, c_in=16, h=8, w=8, c_out=16, pads=(1, 1, 1, 1)):
@@ -138,3 +139,78 @@ def test_nan_survives_the_relu():
     x = np.full(g.x_shape, np.nan, np.float32)
     y = conv_winograd.forward(Blocked.from_plain(x), np.ones(g.weight_shape, np.float32), None, g, relu=True)
     assert np.isnan(y.to_plain()).all()
+
+
+@pytest.mark.parametrize("run", [7, winograd_weight.RUN])
+@pytest.mark.parametrize("m", [2, 4])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(g=geometries(), halo=st.integers(0, 2), seed=st.integers(0, 99))
+def test_backward_weight_matches_the_reference(m, run, workers, poisoned_pool, monkeypatch, g, halo, seed):
+    """Runs of seven tiles: several of them, slots, and a last one that is not full."""
+    monkeypatch.setattr(winograd_weight, "RUN", run)
+    rng = np.random.default_rng(seed)
+    grad_y, x = rng.standard_normal(g.y_shape, np.float32), rng.standard_normal(g.x_shape, np.float32)
+    expected = reference.conv2d_backward_weight(grad_y.astype(np.float64), x.astype(np.float64), g)
+    inputs = Blocked.from_plain(grad_y, halo), Blocked.from_plain(x, halo)
+    with Unchanged(*inputs):
+        grad_weight = winograd_weight.backward_weight(*inputs, g, m)
+    assert_near(grad_weight, expected, -(-g.n * g.h_out * g.w_out // 9), m, g)
+
+
+@pytest.mark.parametrize("channels", [16, 64])
+def test_backward_weight_gives_the_same_bits_for_any_workers(channels, monkeypatch):
+    monkeypatch.setattr(winograd_weight, "RUN", 12)
+    g = geometry(6, channels, 24, 21, channels)
+    assert winograd_weight.slots_of(g, 4) == (winograd_weight.SLOTS if channels == 16 else 0), "both forms are tested"
+    rng = np.random.default_rng(0)
+    grad_y = Blocked.from_plain(rng.standard_normal(g.y_shape, np.float32))
+    x = Blocked.from_plain(rng.standard_normal(g.x_shape, np.float32))
+    results = []
+    for count in (1, 2, 3):
+        monkeypatch.setattr(tasks, "_workers", count)
+        results.append(winograd_weight.backward_weight(grad_y, x, g))
+    assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
+
+
+def test_no_images_give_no_gradient_in_the_weights():
+    g = geometry(0)
+    empty = Blocked.from_plain(np.zeros(g.x_shape, np.float32))
+    assert not winograd_weight.backward_weight(empty, empty, g).any()
+
+
+@pytest.mark.parametrize("shape", [(16, 32), (64, 14), (256, 7)], ids=str)
+def test_errors_stay_near_those_of_torch(shape):
+    """F(4x4)'s rms errors against float64 are at most 3 times torch's; 4e-7 to 8e-7 of the output's deviation."""
+    torch = pytest.importorskip("torch", reason="the peer whose errors are the yardstick is not installed")
+    channels, size = shape
+    g = geometry(4, channels, size, size, channels)
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.standard_normal(g.x_shape, np.float32), 0)
+    weight, grad_y = rng.standard_normal(g.weight_shape, np.float32), rng.standard_normal(g.y_shape, np.float32)
+
+    def rms(actual, exact):
+        return float(np.sqrt(((actual - exact) ** 2).mean()) / exact.std())
+
+    wide = [array.astype(np.float64) for array in (x, weight, grad_y)]
+    blocked_x, blocked_grad = Blocked.from_plain(x), Blocked.from_plain(grad_y)
+    t_x, t_weight, t_grad = (torch.from_numpy(array) for array in (x, weight, grad_y))
+    cases = {
+        "forward": (
+            conv_winograd.forward(blocked_x, weight, None, g).to_plain(),
+            torch.nn.functional.conv2d(t_x, t_weight, padding=1),
+            reference.conv2d_forward(wide[0], wide[1], None, g),
+        ),
+        "backward_x": (
+            conv_winograd.backward_x(blocked_grad, weight, g).to_plain(),
+            torch.nn.grad.conv2d_input(g.x_shape, t_weight, t_grad, padding=1),
+            reference.conv2d_backward_x(wide[2], wide[1], g),
+        ),
+        "backward_weight": (
+            winograd_weight.backward_weight(blocked_grad, blocked_x, g),
+            torch.nn.grad.conv2d_weight(t_x, g.weight_shape, t_grad, padding=1),
+            reference.conv2d_backward_weight(wide[2], wide[0], g),
+        ),
+    }
+    for name, (ours, theirs, exact) in cases.items():
+        ours_rms, theirs_rms = rms(ours, exact), rms(theirs.numpy(), exact)
+        assert ours_rms <= BOUND * theirs_rms, f"{name}: {ours_rms:.2e}, torch {theirs_rms:.2e}"
