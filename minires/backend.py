@@ -81,8 +81,8 @@ def array_module(array: Any) -> ModuleType:
     return np
 
 
-# Whether `auto` takes the cpu set where numba is installed. False as long as the set is not complete.
-AUTO_TAKES_CPU = False
+# Whether `auto` takes the cpu set where numba is installed.
+AUTO_TAKES_CPU = True
 
 
 def _installed(package: str) -> bool:
@@ -109,7 +109,10 @@ def kernel_set(name: str = "auto") -> Any:
             "kernel_set: the cpu set needs the package numba, which is not installed; pip install minires[cpu], or use the "
             "reference set (MINIRES_KERNELS=reference, or auto, which takes what is there)"
         )
-    return importlib.import_module(f"minires.kernels.{name}")
+    kernels = importlib.import_module(f"minires.kernels.{name}")
+    if settings.threads is not None and hasattr(kernels, "set_workers"):
+        kernels.set_workers(settings.threads)
+    return kernels
 
 
 def _served(kernels: Any, check: bool) -> Any:
@@ -124,11 +127,22 @@ def _served(kernels: Any, check: bool) -> Any:
 _current: Any = None  # the set in use; None before the first operation, so that importing minires imports no kernels
 
 
+def _switch(kernels: Any) -> None:
+    """`kernels` serve from now on. A set may have functions `leave` and `enter`, to claim what it needs meanwhile."""
+    global _current
+    getattr(_current, "leave", _nothing)()
+    _current = kernels
+    getattr(_current, "enter", _nothing)()
+
+
+def _nothing() -> None:
+    pass
+
+
 def current_kernels() -> Any:
     """The kernel set that serves ops now; with MINIRES_CHECK=1 a `minires.checked.CheckedKernels` around it."""
-    global _current
     if _current is None:
-        _current = _served(kernel_set(settings.kernels), settings.check)
+        _switch(_served(kernel_set(settings.kernels), settings.check))
     return _current
 
 
@@ -146,10 +160,9 @@ class use_kernels:
         self.kernels = _served(found, settings.check if check is None else check)
 
     def __enter__(self) -> use_kernels:
-        global _current
-        self._before, _current = _current, self.kernels
+        self._before = _current
+        _switch(self.kernels)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        global _current
-        _current = self._before
+        _switch(self._before)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import minires
+from minires.backend import use_kernels
 
 # A run must say the same thing twice; TEST_EXAMPLES=1000 asks for a longer search, e.g. overnight.
 settings.register_profile(
@@ -25,3 +26,10 @@ settings.load_profile("minires")
 def seeded() -> None:
     """Each test draws the same random numbers, whatever ran before it."""
     minires.manual_seed(0)
+
+
+@pytest.fixture
+def reference_kernels():
+    """The test runs on the reference set, whose functions it replaces or whose bits it compares."""
+    with use_kernels("reference"):
+        yield

@@ -12,6 +12,8 @@ One screen shows what is fast, and what is taken from the reference.
 
 from minires.kernels import reference
 from minires.kernels.cpu import batch_norm, elementwise, pool
+from minires.kernels.cpu.blas import give_back as leave
+from minires.kernels.cpu.blas import hold as enter
 from minires.kernels.cpu.conv import conv2d_backward_weight, conv2d_backward_x, conv2d_forward
 from minires.kernels.cpu.dispatch import adaptive_avg_pool2d_backward, blocked_if_any, max_pool2d_backward
 from minires.kernels.cpu.layout import Blocked
@@ -89,6 +91,7 @@ __all__ = [
     "conv2d_forward",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "enter",
     "group_norm_backward",
     "group_norm_forward",
     "interpolate_bilinear_backward",
@@ -97,6 +100,7 @@ __all__ = [
     "interpolate_nearest_forward",
     "layer_norm_backward",
     "layer_norm_forward",
+    "leave",
     "log_softmax_backward",
     "log_softmax_forward",
     "lower",

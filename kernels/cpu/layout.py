@@ -37,6 +37,8 @@ class Blocked(PrivateArray):
         shape: the logical (n, c, h, w).
         halo: rows and columns of zeros around each image.
         data: (n, blocks, h + 2 halo, w + 2 halo, 16), 64-byte aligned.
+        address: of `data`; `first`: bytes from there to pixel (0, 0), past the halo.
+        row_bytes, block_bytes, image_bytes: from a pixel to the one below it, from a channel block or an image to the next.
     """
 
     dtype = np.dtype(np.float32)
@@ -49,35 +51,18 @@ class Blocked(PrivateArray):
         count = full[0] * full[1] * full[2] * full[3] * BLOCK
         self._buffer = pool.take(self._key, count, np.float32)
         self.data = self._buffer.reshape(full)
+        # Kept as numbers: asking an array for its address takes longer than some kernels' set-up may.
+        self.address = self.data.ctypes.data
+        self.row_bytes = full[3] * PIXEL
+        self.block_bytes = full[2] * self.row_bytes
+        self.image_bytes = full[1] * self.block_bytes
+        self.first = halo * (self.row_bytes + PIXEL)
 
     def __del__(self) -> None:
         # The memory's owner is known to `_buffer`, to `data` and to every view that someone made of them: with no more
         # than the two (and this call's argument), nobody looks at it any longer.
         if hasattr(self, "data") and sys.getrefcount(self.data.base) == 3:
             pool.give(self._key, self._buffer)
-
-    @property
-    def address(self) -> int:
-        return self.data.ctypes.data
-
-    @property
-    def row_bytes(self) -> int:
-        """From a pixel to the one below it."""
-        return self.data.shape[3] * PIXEL
-
-    @property
-    def block_bytes(self) -> int:
-        """From a channel block to the next."""
-        return self.data.shape[2] * self.row_bytes
-
-    @property
-    def image_bytes(self) -> int:
-        return self.data.shape[1] * self.block_bytes
-
-    @property
-    def first(self) -> int:
-        """Bytes from `address` to pixel (0, 0), past the halo."""
-        return self.halo * (self.row_bytes + PIXEL)
 
     def to_plain(self) -> np.ndarray:
         """The same numbers as a plain array (n, c, h, w)."""

@@ -152,7 +152,7 @@ def helper(function: Callable[..., Any]) -> Any:
 
 # ------------------------------------------------------------------------------------------------------------- workers
 
-_workers = usable_cores()
+_cores = _workers = usable_cores()  # read once: it asks the file system
 
 
 def workers() -> int:
@@ -185,7 +185,7 @@ def _run(steps: int, count: int) -> None:
     if team <= 1:
         _call(steps, count, 1, 0)
         return
-    pool = threads.pool(usable_cores())
+    pool = threads.pool(_cores)
     with pool.guard:
         _call(steps, count, team, pool.parallel_for)
 

@@ -29,6 +29,7 @@ def test_layers_of_a_network_hold_all_of_its_work() -> None:
     assert len({layer for layer, _ in found}) == len(found) < 20
 
 
+@pytest.mark.usefixtures("reference_kernels")
 def test_layer_computes_what_autograd_computes() -> None:
     arrays = CONV.arrays(3, seed=1)
     x, weight = (Tensor(arrays[name], requires_grad=True) for name in ("x", "weight"))

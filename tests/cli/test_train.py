@@ -68,7 +68,8 @@ def test_train_prints_the_closing_table_and_next_commands(minires: Run, tmp_path
     assert "after the last epoch" in done.stdout
     assert "minires eval 'runs/my run'" in done.stdout
     assert "\x1b" not in done.stdout, "colours in a pipe"
-    assert done.stderr == ""
+    said = [line for line in done.stderr.splitlines() if not line.startswith("minires: compiling CPU kernels")]
+    assert said == []
 
 
 def test_train_chooses_the_best_checkpoint_by_validation(trained: Path) -> None:

@@ -245,6 +245,7 @@ def test_in_place_layer_under_a_hook_leaves_the_outer_tensor_alone() -> None:
     np.testing.assert_allclose(x.grad.numpy(), 2 * X + (X > 0), **tolerance("float32"))
 
 
+@pytest.mark.usefixtures("reference_kernels")
 def test_full_backward_hooks_around_a_residual_block_change_nothing() -> None:
     """Joins, in-place ReLU and batch norm under hooks: the same outputs and gradients as without."""
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)

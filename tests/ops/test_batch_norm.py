@@ -237,6 +237,7 @@ def test_batch_norm_gives_only_the_gradients_that_are_wanted(wanted, training):
             assert t.grad is None
 
 
+@pytest.mark.usefixtures("reference_kernels")
 def test_batch_norm_uses_the_kernel_set(monkeypatch):
     calls = []
     for name in ("batch_norm_train", "batch_norm_train_backward"):

@@ -254,6 +254,7 @@ def test_batch_norm_relu_gives_only_the_gradients_that_are_wanted(wanted, traini
             assert t.grad is None
 
 
+@pytest.mark.usefixtures("reference_kernels")
 @pytest.mark.parametrize("requires_grad", [True, False])
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_batch_norm_relu_uses_the_kernel_set(monkeypatch, mode, requires_grad):

@@ -105,6 +105,7 @@ def test_norms_nan_stays_in_its_row():
         assert np.isnan(y.array[1]).all() and np.isfinite(y.array[[0, 2]]).all()
 
 
+@pytest.mark.usefixtures("reference_kernels")
 @pytest.mark.parametrize("name", ["layer_norm", "group_norm"])
 def test_norms_use_the_kernel_set(name, monkeypatch):
     calls = []

@@ -179,6 +179,7 @@ def test_cross_entropy_of_equal_logits_is_log_of_the_number_of_classes():
     assert_close(y.array, np.log(10), "float32")
 
 
+@pytest.mark.usefixtures("reference_kernels")
 def test_cross_entropy_uses_the_kernel_set(monkeypatch):
     calls = []
     for name in ("cross_entropy_forward", "cross_entropy_backward"):

@@ -56,6 +56,7 @@ def test_residual_relu_of_one_tensor_twice():
     compare(lambda a: residual_relu(a, a), lambda a: torch.relu(a + a), values((5,)))
 
 
+@pytest.mark.usefixtures("reference_kernels")
 def test_residual_relu_uses_the_kernel_set(monkeypatch):
     calls = []
     for name in ("residual_relu_forward", "residual_relu_backward"):
