@@ -46,9 +46,9 @@ SUMMED = 4
     BIAS, FLOOR, ZEROS,
     U, U_POINT, U_PANEL, PANELS, PANELS_PER_PIECE,
     V, V_POINT, V_BLOCK, Q, Q_POINT, Q_BLOCK, PER_WORKER,
-    ROWS, TAPS, PLACES, ROW_TILES,  # the last two: rows of the sums of the weights' gradient, in micro-kernel tiles
+    ROWS, TAPS, PLACES, ROW_TILES, RUN_TILES,  # the last three: of the gradient of the weights alone
     WORDS,
-) = range(48)  # fmt: skip
+) = range(49)  # fmt: skip
 
 
 def frame_of(**words: int) -> np.ndarray:

@@ -13,7 +13,7 @@ input channels (4 bytes apart), what it runs along are tiles (64 bytes apart), i
 
 Two forms, as in conv_winograd.py. Where s is small, *slots*, a number that the sizes alone decide, have sums of their own
 and take their share of the tiles run by run, v and d staying in the second-level cache. Where it is large, all workers
-transform a run of tiles together and then share the points. Neither's bits depend on the number of workers.
+transform some runs together and then share the points. Neither's bits depend on the number of workers.
 
 Source: Lavin and Gray 2015, section 4.2 (the gradient as F(3x3, m x m)); the adjoint's form here keeps one set of matrices.
 """
@@ -45,6 +45,7 @@ from minires.kernels.cpu.winograd_tasks import (
     Q_BLOCK,
     Q_POINT,
     ROW_TILES,
+    RUN_TILES,
     ROWS,
     TAPS,
     TILES_PER_IMAGE,
@@ -168,7 +169,7 @@ def sum_tasks(channels: int) -> SumTasks:
     @task
     def products(index: int, worker: int, frame: int) -> None:
         panels, step = load_word(frame, PANELS), load_word(frame, PANELS_PER_PIECE)
-        pieces = -(-panels // step)
+        pieces, run, total = -(-panels // step), load_word(frame, RUN_TILES), load_word(frame, COUNT)
         point, first = index // pieces, index % pieces * step
         rows, places, taps = load_word(frame, ROWS), load_word(frame, PLACES), load_word(frame, TAPS)
         x = load_word(frame, V) + point * load_word(frame, V_POINT)
@@ -178,12 +179,15 @@ def sum_tasks(channels: int) -> SumTasks:
             if load_word(frame, FIRST) == 0:
                 for vector in range(load_word(frame, U_PANEL) // PIXEL):
                     store_zero(target + vector * PIXEL)
-            for r in range(load_word(frame, ROW_TILES)):
-                at = 8 * channels * r
-                multiply_tile(
-                    channels, 1, 1, PIXEL, ADD_RESIDUAL, 32,
-                    x, rows + at, w, taps, 1, load_word(frame, COUNT), 0, target, places + at, 0, 0, target, 0,
-                )  # fmt: skip
+            for start in range(0, total, run):
+                count = min(run, total - start)
+                for r in range(load_word(frame, ROW_TILES)):
+                    at = 8 * channels * r
+                    multiply_tile(
+                        channels, 1, 1, PIXEL, ADD_RESIDUAL, 32,
+                        x + start * PIXEL, rows + at, w + start * PIXEL, taps, 1, count, 0,
+                        target, places + at, 0, 0, target, 0,
+                    )  # fmt: skip
 
     return SumTasks(slots, products)
 
@@ -238,7 +242,8 @@ def backward_weight(grad_y: Blocked, x: Blocked, g: Conv2dGeometry, m: int = 4) 
         return np.zeros(g.weight_shape, np.float32)
     n_in, n_out, channels = blocks(g.c_in), blocks(g.c_out), tile_for(BLOCK).pixels
     n_slots = slots_of(g, m)
-    block = (RUN + 1) * PIXEL  # one more than needed, see conv_winograd.Layout
+    at_once = min(total, RUN if n_slots else max(1, SHARED_BYTES // (points * (n_in + n_out) * PIXEL * RUN)) * RUN)
+    block = (at_once + 1) * PIXEL  # one more than needed, see conv_winograd.Layout
     v_point, d_point = n_in * block + PIXEL, n_out * block + PIXEL
     per_worker = points * (v_point + d_point)
     panel = n_in * BLOCK * PIXEL
@@ -260,14 +265,14 @@ def backward_weight(grad_y: Blocked, x: Blocked, g: Conv2dGeometry, m: int = 4) 
             v=scratch.ctypes.data, v_point=v_point, v_block=block,
             q=scratch.ctypes.data + points * v_point, q_point=d_point, q_block=block, per_worker=per_worker,
             u=sums.ctypes.data, u_point=s_point, u_panel=panel, panels=n_out, panels_per_piece=n_slots,
-            rows=rows.ctypes.data, places=places.ctypes.data, taps=tap.ctypes.data, row_tiles=len(rows) // channels,
+            rows=rows.ctypes.data, places=places.ctypes.data, taps=tap.ctypes.data, row_tiles=len(rows) // channels, run_tiles=RUN,
         )  # fmt: skip
         tasks = sum_tasks(channels)
         steps = [Step(tasks.slots, n_slots, frame, ())]
         if not n_slots:
             steps = []
-            for first in range(0, total, RUN):
-                steps += _shared(frame, tasks.products, first, min(RUN, total - first), points, n_out)
+            for first in range(0, total, at_once):
+                steps += _shared(frame, tasks.products, first, min(at_once, total - first), points, n_out)
         out = np.array(
             [
                 m, sums.ctypes.data, s_point, panel, n_slots, g.c_in, g.c_out, weight.ctypes.data,
