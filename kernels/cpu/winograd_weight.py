@@ -45,8 +45,8 @@ from minires.kernels.cpu.winograd_tasks import (
     Q_BLOCK,
     Q_POINT,
     ROW_TILES,
-    RUN_TILES,
     ROWS,
+    RUN_TILES,
     TAPS,
     TILES_PER_IMAGE,
     TILES_WIDE,
@@ -72,6 +72,9 @@ from minires.kernels.cpu.winograd_transforms import OUTPUT_ADJOINT, WEIGHT_ADJOI
 from minires.kernels.geometry import Conv2dGeometry
 
 RUN = 96  # tiles at once: a block of v and one of d lie in the first-level cache, and sums are fetched seldom
+# v and d of the second form's runs at once: the fewer times all workers wait for the last the better, but with 16 MB it is
+# a third slower at 64 channels of 56 x 56 (1 and 4 MB: the same).
+SHARED_BYTES = 4 << 20
 SLOTS = (
     8  # of the first form, which pays where sums are small and runs many (times the direct form's speed, one worker):
 )

@@ -148,6 +148,7 @@ def test_nan_survives_the_relu():
 def test_backward_weight_matches_the_reference(m, run, workers, poisoned_pool, monkeypatch, g, halo, seed):
     """Runs of seven tiles: several of them, slots, and a last one that is not full."""
     monkeypatch.setattr(winograd_weight, "RUN", run)
+    monkeypatch.setattr(winograd_weight, "SHARED_BYTES", 200_000)
     rng = np.random.default_rng(seed)
     grad_y, x = rng.standard_normal(g.y_shape, np.float32), rng.standard_normal(g.x_shape, np.float32)
     expected = reference.conv2d_backward_weight(grad_y.astype(np.float64), x.astype(np.float64), g)
