@@ -75,11 +75,11 @@ RUN = 96  # tiles at once: a block of v and one of d lie in the first-level cach
 # v and d of the second form's runs at once: the fewer times all workers wait for the last the better, but with 16 MB it is
 # a third slower at 64 channels of 56 x 56 (1 and 4 MB: the same).
 SHARED_BYTES = 4 << 20
-SLOTS = (
-    8  # of the first form, which pays where sums are small and runs many (times the direct form's speed, one worker):
-)
-SLOT_BYTES = 160 << 10  # 16 channels, 128 images of 28 x 28: 1.27 against 1.05 of the other form; 64 channels: the same
-SLOT_RUNS = 2  # 32 channels, 5 runs in all: 1.4 against 2.0
+# The first form pays where sums are small and runs many. Times the direct form's speed, one worker, first and second form:
+# 16 channels, 128 images of 28 x 28: 1.27 and 1.05; 32 channels, 5 runs in all: 1.4 and 2.0; 64 of 56 x 56: the same.
+SLOTS = 8
+SLOT_BYTES = 160 << 10  # of sums, at most
+SLOT_RUNS = 2  # at least, of each slot
 
 
 @helper
