@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.kernels.cpu import conv_direct, conv_stem, conv_weight, conv_winograd
+from minires.kernels.cpu import conv_direct, conv_stem, conv_weight, conv_winograd, winograd_weight
 from minires.kernels.cpu.choose import choose_algorithm
 from minires.kernels.cpu.dispatch import serves
 from minires.kernels.cpu.layout import Blocked, as_blocked
@@ -59,4 +59,7 @@ def conv2d_backward_weight(grad_y: Any, x: Any, g: Conv2dGeometry) -> Any:
     grad_y = as_blocked(grad_y)
     if not isinstance(x, Blocked) and conv_stem.suits(g):
         return conv_stem.backward_weight(grad_y, x, g)
+    m = _algorithm(g, "backward_weight")
+    if m:
+        return winograd_weight.backward_weight(grad_y, as_blocked(x), g, m)
     return conv_weight.backward_weight(grad_y, as_blocked(x), g)
