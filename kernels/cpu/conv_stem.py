@@ -58,7 +58,7 @@ class Rows:
         return Step(_to_rows, g.n, frame, (self,))
 
     def __del__(self) -> None:
-        if hasattr(self, "_data"):
+        if hasattr(self, "_data") and pool is not None:  # None: the interpreter is closing
             pool.give(self._key, self._data)
 
 

@@ -60,8 +60,8 @@ class Blocked(PrivateArray):
 
     def __del__(self) -> None:
         # The memory's owner is known to `_buffer`, to `data` and to every view that someone made of them: with no more
-        # than the two (and this call's argument), nobody looks at it any longer.
-        if hasattr(self, "data") and sys.getrefcount(self.data.base) == 3:
+        # than the two (and this call's argument), nobody looks at it any longer. No pool: the interpreter is closing.
+        if hasattr(self, "data") and pool is not None and sys.getrefcount(self.data.base) == 3:
             pool.give(self._key, self._buffer)
 
     def to_plain(self) -> np.ndarray:

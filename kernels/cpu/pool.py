@@ -50,7 +50,7 @@ class Taps(PrivateArray):
         self.data = self._buffer.reshape(full)
 
     def __del__(self) -> None:
-        if hasattr(self, "data") and sys.getrefcount(self.data.base) == 3:  # see Blocked
+        if hasattr(self, "data") and pool is not None and sys.getrefcount(self.data.base) == 3:  # see Blocked
             pool.give(self._key, self._buffer)
 
     @property

@@ -21,7 +21,7 @@ from minires.kernels.cpu.layout import PIXEL, Blocked
 from minires.kernels.cpu.microkernel import ADD_RESIDUAL, FLOOR, START_BIAS, multiply_tile
 from minires.kernels.cpu.tasks import Step, Task, task, workers
 
-CACHE_BYTES = 160 << 10  # weights that may lie in the second-level cache beside the pixels (256 KB at least everywhere)
+CACHE_BYTES = 256 << 10  # weights that may lie in the second-level cache beside the pixels: 96 KB cost ResNet-50 3 %
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ def product_task(pixels: int, vectors: int) -> Task:
         first_tile = index % tile_pieces * tile_step
         first_image = index // tile_pieces % image_pieces * image_step
         first_panel = index // tile_pieces // image_pieces * panel_step
-        for panel in range(first_panel, min(first_panel + panel_step, n_panels)):
-            for image in range(first_image, min(first_image + image_step, n_images)):
-                source = x + image * x_image + load_word(firsts, panel)
-                place = image * y_image + panel * vectors * y_block
-                for tap in range(0, n_taps, chunk):
+        for image in range(first_image, min(first_image + image_step, n_images)):
+            for tap in range(0, n_taps, chunk):
+                count = min(chunk, n_taps - tap)
+                least = floor if tap + count == n_taps else no_floor
+                for panel in range(first_panel, min(first_panel + panel_step, n_panels)):
+                    source = x + image * x_image + load_word(firsts, panel)
+                    place = image * y_image + panel * vectors * y_block
                     weights = w + panel * w_panel + tap * inner * panel_bytes
-                    count = min(chunk, n_taps - tap)
-                    least = floor if tap + count == n_taps else no_floor
                     start = bias + panel * panel_bytes if tap == 0 else zeros
                     added = shortcut + place if tap == 0 else y + place
                     for t in range(first_tile, min(first_tile + tile_step, n_tiles)):
