@@ -68,7 +68,7 @@ def source_digest(module: str) -> str:
 
 _PACKAGE = __name__.rpartition(".")[0] + "."
 # They decide where and when a task runs, not what it is; changing them keeps the compiled kernels.
-_NOT_IN_CODE = {"cache", "lazy", "machine", "memory", "tasks", "threads"}
+_NOT_IN_CODE = {"ahead", "cache", "lazy", "machine", "memory", "tasks", "threads"}
 _IMPORT = re.compile(rb"^from minires\.kernels\.cpu(?:\.(\w+))? import ([\w, ]*)", re.MULTILINE)
 
 
@@ -195,6 +195,11 @@ class Cache:
             remove_old(self.folder)
         if _write(self.folder / f"{key}.o", code):
             self.stored += 1
+
+    @property
+    def writable(self) -> bool:
+        """Whether kernels can be put on disk."""
+        return self.folder is not None and os.access(self.folder, os.W_OK | os.X_OK)
 
     def __len__(self) -> int:
         """How many kernels lie on disk."""

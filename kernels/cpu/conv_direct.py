@@ -14,15 +14,11 @@ import numpy as np
 
 from minires.kernels.cpu.intrinsics import load_f32, load_word, store_f32
 from minires.kernels.cpu.layout import BLOCK, PIXEL, Blocked, blocks
+from minires.kernels.cpu.machine import Tile, tile_for
 from minires.kernels.cpu.memory import aligned
-from minires.kernels.cpu.product import Place, Tables, Tile, product_step, tiled, zero_step
+from minires.kernels.cpu.product import Place, Tables, product_step, tiled, zero_step
 from minires.kernels.cpu.tasks import Step, run, run_steps, task
 from minires.kernels.geometry import Conv2dGeometry
-
-
-def tile_for(c_out: int) -> Tile:
-    """The micro-kernel's tile for this machine."""
-    return Tile(6, 1)
 
 
 def pitch(width: int, halo: int) -> int:

@@ -136,8 +136,8 @@ class Vector:
         return self.builder.fdiv(a, b)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
-        """a * b + c, rounded once."""
-        return self.call("llvm.fma", a, b, c)
+        """a * b + c, rounded once where the machine can (all but the oldest), else twice, and not a call of the C library."""
+        return self.call("llvm.fmuladd", a, b, c)
 
     def sqrt(self, a: Any) -> Any:
         return self.call("llvm.sqrt", a)

@@ -8,8 +8,9 @@ same shape: its halo and the lanes behind the last channel were zero when it die
 from __future__ import annotations
 
 import mmap
+import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Any
 
 import numpy as np
@@ -33,53 +34,137 @@ def aligned(count: int, dtype: Any = np.float32) -> np.ndarray:
     return raw[start : start + size].view(dtype)
 
 
+def usable_memory() -> int:
+    """Bytes of memory that this machine has, or that a container's limit leaves of it."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        total = 8 << 30
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(limit, encoding="ascii") as file:
+                total = min(total, int(file.read()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return total
+
+
+_STALE = 1024  # takes; a training step of ResNet-50 makes some 400
+
+
 class Pool:
     """Buffers by key, most recently returned first.
 
+    A buffer that dies is put down in a queue, which needs no lock: finalizers run at any moment, in any thread, in the midst
+    of this class's own methods too. The next `take` sorts it in.
+
+    Two rules keep what waits small. It is never more than `limit_bytes`: the longest unused keys go first. And where the
+    pool must grow, buffers of keys that nobody asked for in the last 1024 takes go back to the system: a new image size or a
+    smaller last batch shall not cost memory for ever.
+
     Attributes:
+        limit_bytes: the most that may wait; default: a quarter of the machine's memory.
         free_bytes: in buffers that wait for use.
         used_bytes: in buffers that are out.
-        peak_bytes: the most that free and used together were.
+        peak_bytes: the most that free and used together were; `reset_peak` starts anew.
     """
 
-    def __init__(self, limit_bytes: int = 4 << 30) -> None:
-        self.limit_bytes = limit_bytes
-        self.free_bytes = self.used_bytes = self.peak_bytes = 0
-        self._free: OrderedDict[Any, list[np.ndarray]] = OrderedDict()
-        self._lock = threading.RLock()  # a finalizer may run inside any of these methods
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        self.limit_bytes = usable_memory() // 4 if limit_bytes is None else limit_bytes
+        self._free_bytes = self._used_bytes = self._peak_bytes = 0
+        self._free: OrderedDict[Any, list[np.ndarray]] = OrderedDict()  # the key used last stands last
+        self._stamps: dict[Any, int] = {}  # the take at which a key was used last
+        self._takes = 0
+        self._returned: deque[tuple[Any, np.ndarray]] = deque()
+        self._lock = threading.Lock()
 
     def take(self, key: Any, count: int, dtype: Any) -> np.ndarray:
         """A buffer of `count` numbers: one returned under the same key, as it was left, or a new one of zeros."""
         with self._lock:
+            self._sort_in()
+            self._takes += 1
+            self._stamps[key] = self._takes
             waiting = self._free.get(key)
             if waiting:
                 buffer = waiting.pop()
-                self.free_bytes -= buffer.nbytes
+                self._free_bytes -= buffer.nbytes
+                self._free.move_to_end(key)
             else:
+                self._drop_stale()
                 buffer = aligned(count, dtype)
-            self.used_bytes += buffer.nbytes
-            self.peak_bytes = max(self.peak_bytes, self.used_bytes + self.free_bytes)
+            self._used_bytes += buffer.nbytes
+            self._peak_bytes = max(self._peak_bytes, self._used_bytes + self._free_bytes)
             return buffer
 
     def give(self, key: Any, buffer: np.ndarray) -> None:
-        """Return a buffer. Buffers beyond the limit go back to the system, those of the longest unused keys first."""
-        with self._lock:
-            self.used_bytes -= buffer.nbytes
-            self.free_bytes += buffer.nbytes
-            self._free.setdefault(key, []).append(buffer)
-            self._free.move_to_end(key)
-            while self.free_bytes > self.limit_bytes:
-                oldest, buffers = next(iter(self._free.items()))
-                if not buffers:
-                    del self._free[oldest]
-                    continue
-                self.free_bytes -= buffers.pop(0).nbytes
+        """Return a buffer; nobody may use it any longer."""
+        self._returned.append((key, buffer))
+        if self._lock.acquire(blocking=False):  # else whoever holds the lock, or comes next, sorts it in
+            try:
+                self._sort_in()
+            finally:
+                self._lock.release()
 
     def clear(self) -> None:
         """Give all waiting buffers back to the system."""
         with self._lock:
+            self._sort_in()
             self._free.clear()
-            self.free_bytes = 0
+            self._stamps.clear()
+            self._free_bytes = 0
+
+    def reset_peak(self) -> None:
+        """From now on `peak_bytes` is the most since now."""
+        with self._lock:
+            self._sort_in()
+            self._peak_bytes = self._used_bytes + self._free_bytes
+
+    @property
+    def free_bytes(self) -> int:
+        self._settle()
+        return self._free_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        self._settle()
+        return self._used_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        return self._peak_bytes
+
+    def _settle(self) -> None:
+        with self._lock:
+            self._sort_in()
+
+    def _sort_in(self) -> None:
+        while self._returned:
+            key, buffer = self._returned.popleft()
+            self._used_bytes -= buffer.nbytes
+            self._free_bytes += buffer.nbytes
+            self._free.setdefault(key, []).append(buffer)
+            self._free.move_to_end(key)
+        while self._free_bytes > self.limit_bytes:
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        """Drop one buffer of the longest unused key."""
+        key = next(iter(self._free))
+        buffers = self._free[key]
+        if buffers:
+            self._free_bytes -= buffers.pop(0).nbytes
+        if not buffers:
+            del self._free[key]
+            self._stamps.pop(key, None)
+
+    def _drop_stale(self) -> None:
+        while self._free and self._takes - self._stamps.get(next(iter(self._free)), 0) > _STALE:
+            self._drop_first()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # another thread may have held it
 
 
 pool = Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: pool._after_fork())

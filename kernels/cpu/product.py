@@ -18,18 +18,11 @@ import numpy as np
 
 from minires.kernels.cpu.intrinsics import load_word, store_zero
 from minires.kernels.cpu.layout import PIXEL, Blocked
+from minires.kernels.cpu.machine import Tile
 from minires.kernels.cpu.microkernel import ADD_RESIDUAL, FLOOR, START_BIAS, multiply_tile
 from minires.kernels.cpu.tasks import Step, Task, task, workers
 
 CACHE_BYTES = 256 << 10  # weights that may lie in the second-level cache beside the pixels: 96 KB cost ResNet-50 3 %
-
-
-@dataclass(frozen=True)
-class Tile:
-    """The micro-kernel's shape: pixels times vectors of 16 output channels."""
-
-    pixels: int
-    vectors: int
 
 
 @dataclass(frozen=True, eq=False)

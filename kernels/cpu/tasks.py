@@ -16,6 +16,7 @@ fixed order afterwards: the bits of a result then depend on the number of slots 
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 import time
@@ -26,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from minires.kernels.cpu import threads
+from minires.kernels.cpu import ahead, threads
 from minires.kernels.cpu.cache import cache, source_digest
-from minires.kernels.cpu.machine import usable_cores
+from minires.kernels.cpu.machine import machine, tile_for, usable_cores
 from minires.kernels.cpu.machine_code import compile_function, load
 
 # ------------------------------------------------------------------------------------------------------------- compiling
@@ -58,6 +59,15 @@ def _announce(name: str) -> None:
     _announced = True
 
 
+_listeners: list[Callable[[str, float], None]] = []
+
+
+def on_compile(listener: Callable[[str, float], None]) -> Callable[[], None]:
+    """`listener(name, seconds)` is called after each compilation. Returns a function that ends this."""
+    _listeners.append(listener)
+    return lambda: _listeners.remove(listener)
+
+
 def compiled(key: str, name: str, make: Callable[[], bytes], symbol: str) -> int:
     """The address of `symbol` in the object file under `key`: from the cache, or made and put there."""
     with _lock:
@@ -67,12 +77,14 @@ def compiled(key: str, name: str, make: Callable[[], bytes], symbol: str) -> int
                 return load(code, symbol)
             except RuntimeError:  # whole, but not for this machine: a folder that was copied here
                 pass
-        _announce(name)
+        if not _listeners:
+            _announce(name)
+        ahead.start(_cores)
         began = time.perf_counter()
         code = make()
-        if _debug:
-            print(f"minires: compiled {name} in {time.perf_counter() - began:.2f} s", file=sys.stderr, flush=True)
         cache.store(key, code)
+        for listener in _listeners:
+            listener(name, time.perf_counter() - began)
         return load(code, symbol)
 
 
@@ -98,12 +110,17 @@ def describe(value: Any) -> str:
     )
 
 
+standing: list[Task] = []  # tasks of modules, which exist without anybody's asking; see ahead.py
+
+
 class Task:
     """A function `(index, worker, frame)` that is compiled, or loaded from the cache, at its first use."""
 
     def __init__(self, function: Callable[[int, int, int], None]) -> None:
         self.function = function
         self._address = 0
+        if "<locals>" not in function.__qualname__:
+            standing.append(self)
 
     @property
     def name(self) -> str:
@@ -237,3 +254,32 @@ class Program:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+
+# -------------------------------------------------------------------------------------------------------------- report
+
+
+def report() -> dict[str, Any]:
+    """What this set found on this machine, and what it keeps."""
+    here, tile = machine(), tile_for(32)
+    return {
+        "cpu": here.cpu,
+        "instruction_set": here.instruction_set,
+        "tile": f"{tile.pixels}x{tile.vectors}",
+        "l1_bytes": here.l1_bytes,
+        "l2_bytes": here.l2_bytes,
+        "threads": workers(),
+        "layer": threads.pool(_cores).name if workers() > 1 else "one thread",
+        "cache": None if cache.folder is None else str(cache.folder),
+        "cached_kernels": len(cache),
+        "cached_bytes": cache.disk_bytes(),
+    }
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
