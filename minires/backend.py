@@ -112,6 +112,8 @@ def kernel_set(name: str = "auto") -> Any:
     kernels = importlib.import_module(f"minires.kernels.{name}")
     if settings.threads is not None and hasattr(kernels, "set_workers"):
         kernels.set_workers(settings.threads)
+    if settings.debug and hasattr(kernels, "set_debug"):
+        kernels.set_debug(settings.debug)
     return kernels
 
 

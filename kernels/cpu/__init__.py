@@ -20,7 +20,7 @@ from minires.kernels.cpu.layout import Blocked
 from minires.kernels.cpu.optimizer import adam_step, sgd_step
 from minires.kernels.cpu.plan import lower
 from minires.kernels.cpu.pool import Taps
-from minires.kernels.cpu.tasks import set_workers, workers
+from minires.kernels.cpu.tasks import on_compile, report, set_debug, set_workers, workers
 from minires.kernels.private import takes_plain
 
 PRIVATE = (Blocked, Taps)
@@ -107,10 +107,13 @@ __all__ = [
     "max_pool2d_backward",
     "max_pool2d_forward",
     "max_pool2d_gather",
+    "on_compile",
     "relu_backward",
     "relu_forward",
+    "report",
     "residual_relu_backward",
     "residual_relu_forward",
+    "set_debug",
     "set_workers",
     "sgd_step",
     "softmax_backward",

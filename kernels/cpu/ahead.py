@@ -7,6 +7,7 @@ now, and finds the rest there. A process that compiles ahead ends by itself, at 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import subprocess
@@ -16,6 +17,7 @@ from minires.kernels.cpu.cache import cache
 
 _MOST = 4  # processes; more would wait for memory and for the disk
 _started = False
+_processes: list[subprocess.Popen[bytes]] = []
 
 
 def start(cores: int) -> int:
@@ -30,13 +32,25 @@ def start(cores: int) -> int:
         for number in range(count):
             code = f"from minires.kernels.cpu.ahead import work; work({os.getpid()}, {number}, {count})"
             paths = os.pathsep.join(filter(None, sys.path))
-            subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": paths}, start_new_session=True,
             )  # fmt: skip
+            _processes.append(process)
             started += 1
+    if started:
+        atexit.register(stop)
     return started
+
+
+def stop() -> None:
+    """End them: whoever ends has no use for more kernels, and what is done is in the cache."""
+    for process in _processes:
+        with contextlib.suppress(OSError):
+            process.terminate()
+            process.wait()
+    _processes.clear()
 
 
 def work(parent: int, number: int, count: int) -> None:

@@ -11,13 +11,12 @@ Source: oneDNN calls the layout nChw16c; the halo is ours.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 
 from minires.kernels.cpu.intrinsics import copy_vector, load_f32, load_word, store_f32
-from minires.kernels.cpu.memory import pool
+from minires.kernels.cpu.memory import give_back, pool
 from minires.kernels.cpu.tasks import Step, run_steps, task
 from minires.kernels.private import PrivateArray
 
@@ -59,10 +58,7 @@ class Blocked(PrivateArray):
         self.first = halo * (self.row_bytes + PIXEL)
 
     def __del__(self) -> None:
-        # The memory's owner is known to `_buffer`, to `data` and to every view that someone made of them: with no more
-        # than the two (and this call's argument), nobody looks at it any longer. No pool: the interpreter is closing.
-        if hasattr(self, "data") and pool is not None and sys.getrefcount(self.data.base) == 3:
-            pool.give(self._key, self._buffer)
+        give_back(self)
 
     def to_plain(self) -> np.ndarray:
         """The same numbers as a plain array (n, c, h, w)."""

@@ -9,7 +9,6 @@ a tenth of the memory, and the backward pass compares 16 of them at once. `Taps`
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -18,7 +17,7 @@ import numpy as np
 from minires.kernels import reference
 from minires.kernels.cpu.intrinsics import load_word
 from minires.kernels.cpu.layout import BLOCK, Blocked, blocks
-from minires.kernels.cpu.memory import pool
+from minires.kernels.cpu.memory import give_back, pool
 from minires.kernels.cpu.planes import PIECE, Cut, piece, pitch, place, planes_frame
 from minires.kernels.cpu.tasks import Step, Task, run_steps, task
 from minires.kernels.cpu.windows import MAXIMUM, MEAN, WIDE_MAXIMUM, WINDOW_WORDS, pool_row, unpool_row
@@ -50,8 +49,7 @@ class Taps(PrivateArray):
         self.data = self._buffer.reshape(full)
 
     def __del__(self) -> None:
-        if hasattr(self, "data") and pool is not None and sys.getrefcount(self.data.base) == 3:  # see Blocked
-            pool.give(self._key, self._buffer)
+        give_back(self)
 
     @property
     def address(self) -> int:

@@ -73,10 +73,7 @@ def compiled(key: str, name: str, make: Callable[[], bytes], symbol: str) -> int
     with _lock:
         code = cache.load(key)
         if code is not None:
-            try:
-                return load(code, symbol)
-            except RuntimeError:  # whole, but not for this machine: a folder that was copied here
-                pass
+            return load(code, symbol)
         if not _listeners:
             _announce(name)
         ahead.start(_cores)

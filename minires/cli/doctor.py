@@ -152,13 +152,33 @@ def _kernel_sets() -> list[Finding]:
         if name == "auto":
             continue
         try:
-            backend.kernel_set(name)
-            findings.append(Finding(f"kernels: {name}", GOOD, "loads"))
+            kernels = backend.kernel_set(name)
+            report = getattr(kernels, "report", None)
+            findings.append(Finding(f"kernels: {name}", GOOD, "loads" if report is None else _describe(report())))
+            if report is not None:
+                findings.append(_kernel_cache(report()))
         except ConfigError as error:  # needs a package that is not installed, which is no fault
             findings.append(Finding(f"kernels: {name}", NOTE, str(error)))
         except (MiniresError, ImportError) as error:
             findings.append(Finding(f"kernels: {name}", BAD, f"{type(error).__name__}: {error}"))
     return findings
+
+
+def _describe(report: dict[str, Any]) -> str:
+    """A kernel set's report in a line."""
+    caches = f"{report['l1_bytes'] >> 10} KB and {report['l2_bytes'] >> 10} KB of cache a core"
+    threads = f"{report['threads']} threads ({report['layer']})"
+    return f"{report['instruction_set']} ({report['cpu']}), tile {report['tile']}, {threads}, {caches}"
+
+
+def _kernel_cache(report: dict[str, Any]) -> Finding:
+    """Where compiled kernels lie."""
+    if report["cache"] is None:
+        way_out = "make a folder writable for you alone, e.g. ~/.cache: kernels are compiled anew in every process now"
+        return Finding("kernel cache", NOTE, "no folder can be written to", way_out)
+    count, size = report["cached_kernels"], report["cached_bytes"] / 1024
+    way_out = "" if count > 1 else "minires warmup, so that the first run need not wait for a compiler"
+    return Finding("kernel cache", GOOD, f"{report['cache']}: {count} kernels, {size:.0f} KB", way_out)
 
 
 def _data_sets() -> list[Finding]:

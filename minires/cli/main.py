@@ -19,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from minires.cli import bench, data, doctor, evaluate, predict, run_torch, summary, train
+from minires.cli import bench, data, doctor, evaluate, predict, run_torch, summary, train, warmup
 from minires.cli.output import FirstLineHelp
 from minires.errors import (
     ArgumentError,
@@ -33,7 +33,7 @@ from minires.errors import (
 
 __all__ = ["main"]
 
-VERBS = (train, evaluate, predict, summary, data, doctor, bench, run_torch)
+VERBS = (train, evaluate, predict, summary, data, doctor, warmup, bench, run_torch)
 EPILOG = """\
 examples:
   minires train                                         a small ResNet on the digits that come with minires

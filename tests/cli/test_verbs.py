@@ -23,7 +23,7 @@ RUN = "runs/digits-resnet8"
 def test_cli_help_shows_every_verb_without_loading_the_engine(minires: Run, tmp_path: Path) -> None:
     done = minires("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for verb in ("train", "eval", "predict", "summary", "data", "doctor", "run-torch"):
+    for verb in ("train", "eval", "predict", "summary", "data", "doctor", "warmup", "run-torch"):
         assert f"\n    {verb} " in done.stdout
     assert minires("--version", cwd=tmp_path).stdout == f"minires {package.__version__}\n"
     bare = minires(cwd=tmp_path)
@@ -303,3 +303,23 @@ def test_doctor_says_how_to_install_what_is_missing(
 def test_a_device_without_kernels_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--device", "cuda"]) == 2
     assert "cuda has no kernel set in this version" in capsys.readouterr().err
+
+
+def test_warmup_compiles_what_a_model_needs_and_says_where_it_lies(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("numba", reason="the cpu kernel set is compiled by numba, which is not installed")
+    command = ["warmup", "--model", "resnet8", "--batch", "2", "--train"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "resnet8" in said and "2x3x32x32" in said and "next:" in said
+    assert main([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    (model,) = report["models"]
+    assert model["compiled"] == 0  # all of them are there now
+    assert report["cached_kernels"] > 5 or report["cache"] is None
+    assert main(["doctor"]) == 0
+    assert f"{report['cached_kernels']} kernels" in capsys.readouterr().out
+
+
+def test_warmup_refuses_sizes_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["warmup", "--image-size", "0"]) == 2
+    assert "warmup: --image-size must be at least 1, got 0" in capsys.readouterr().err
