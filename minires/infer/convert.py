@@ -14,7 +14,7 @@ def convert(trace: Trace) -> Graph:
     """The trace as a graph, step by step as the model wrote it.
 
     Raises:
-        UnsupportedError: an operation that has no step, or not in this form; or whose output has lost the batch.
+        UnsupportedError: an operation that has no step, or not in this form.
     """
     converter = Converter(trace)
     for call in trace.calls:
@@ -22,15 +22,12 @@ def convert(trace: Trace) -> Graph:
         if rule is None:
             raise converter.refuse(call)
         rule(converter, call)
-    batch = trace.shapes[0][0]
     written = {0} | {step.output for step in converter.steps}
     for step in converter.steps:
         if any(value not in written for value in step.inputs):
             raise UnsupportedError(
                 f"compile: {step.kind} reads an output that no step writes, as max_pool2d's indices; {EAGER}"
             )
-        if converter.shapes[step.output][:1] != (batch,):
-            raise UnsupportedError(f"compile: {step.kind} gives a value without the batch in front; {EAGER}")
     if trace.output not in written:
         raise UnsupportedError(
             f"compile: the model returns an output that no step writes, as max_pool2d's indices; {EAGER}"

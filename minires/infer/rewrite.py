@@ -150,10 +150,14 @@ def round_constants(graph: Graph) -> Graph:
 def _scaled(constants: dict[str, Any], factor: str, offset: str, norm: Step) -> dict[str, Any]:
     """The constants of y = factor x + offset, of which norm's scale y + shift is wanted. Channels are dimension 0."""
     scale, shift = (norm.constants[name].astype(np.float64) for name in ("scale", "shift"))
-    factors = constants[factor].astype(np.float64)
+    factors = constants[factor]
     column = scale.reshape(-1, *[1] * (factors.ndim - 1))
     moved = shift + scale * constants[offset] if offset in constants else shift
-    return {factor: factors * column, offset: moved}
+    # Multiplied in float64 and rounded once, piece by piece: an array of float64 in between would take as long again.
+    product = np.multiply(
+        factors, column, out=np.empty(factors.shape, factors.dtype), dtype=np.float64, casting="same_kind"
+    )
+    return {factor: product, offset: moved}
 
 
 def _absorb(graph: Graph, join: Callable[[Step, Step], Step | None]) -> Graph:

@@ -24,7 +24,6 @@ from minires.autograd import Op, inference_mode
 from minires.autograd import function as gate
 from minires.autograd import variable as _variable
 from minires.autograd.variable import Variable
-from minires.backend import use_kernels
 from minires.errors import ShapeError, UnsupportedError
 from minires.nn import Module
 from minires.tensor import Tensor
@@ -211,7 +210,7 @@ _one_at_a_time = threading.Lock()
 
 
 def trace(model: Module, x: np.ndarray) -> Trace:
-    """Run `model` on `x` in evaluation mode, on the reference kernels, and note what it does.
+    """Run `model` on `x` in evaluation mode, on the kernel set in use, and note what it does.
 
     Args:
         x: (n, ...), of the model's dtype.
@@ -221,7 +220,7 @@ def trace(model: Module, x: np.ndarray) -> Trace:
         ShapeError: the model's output does not have the batch in front.
     """
     tracer = Tracer(model)
-    with _one_at_a_time, use_kernels("reference"), evaluating(model), inference_mode():
+    with _one_at_a_time, evaluating(model), inference_mode():
         entry = _Traced(x)
         tracer.new_value(entry)
         with _listening(tracer):

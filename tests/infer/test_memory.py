@@ -46,6 +46,13 @@ def test_last_uses_looks_through_reshapes():
     assert uses[a] == uses[b] == 3
 
 
+def test_the_output_lives_to_the_end():
+    d = Draft()
+    y = d.relu(0)
+    d.norm(d.conv(y))  # read by nobody
+    assert last_uses(d.graph(y))[y] == 3
+
+
 def test_share_writes_over_an_input_that_dies():
     d = Draft()
     a = d.relu(0)
@@ -69,6 +76,17 @@ def test_share_sees_readers_behind_a_reshape():
     assert owner[c] == c  # b, which is a, is read behind this step
     assert owner[e] == a
     assert owner[f] == c
+
+
+def test_a_block_lives_as_long_as_any_value_in_it():
+    d = Draft()
+    a = d.conv(0)
+    b = d.add("reshape", a, shape=(60,))
+    d.add("softmax", b, axis=1)  # the last to read b
+    c = d.add("softmax", 0, axis=1)
+    graph = d.graph(d.join(c, a))
+    lifetimes = plan_memory(graph, [0] * len(graph.steps)).lifetimes
+    assert lifetimes[a] == lifetimes[b] == (0, 4)
 
 
 def poisoned_run(graph, x):

@@ -149,7 +149,10 @@ def test_fold_scale_shift_leaves_an_output_that_others_read():
     d = Draft()
     y = d.conv(0)
     check(rewrite.fold_scale_shift, d.graph(d.join(d.norm(y), y)), "conv2d scale_shift add")
-    check(rewrite.fold_scale_shift, Graph((*d.steps,), d.shapes, 0, y, np.dtype("float64")), "conv2d scale_shift add")
+    d = Draft()
+    y = d.conv(0)
+    d.norm(y)
+    check(rewrite.fold_scale_shift, d.graph(y), "conv2d scale_shift")
 
 
 def test_fold_scale_shift_stops_at_a_relu_and_at_a_shortcut():

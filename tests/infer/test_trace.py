@@ -11,7 +11,7 @@ import pytest
 import minires
 from minires import nn
 from minires.autograd import function as gate
-from minires.autograd import variable
+from minires.autograd import run_inplace, variable
 from minires.errors import ArgumentError, ShapeError, UnsupportedError
 from minires.infer.trace import trace
 from minires.nn import functional as F
@@ -66,6 +66,31 @@ def test_a_custom_function_is_followed_through_its_operations():
 
 def test_constants_made_in_the_model_are_constants():
     check(lambda x, a: a(x) * (minires.ones(1, 4, 1, 1, dtype=minires.float64) * 3.0), a=conv())
+
+
+@pytest.mark.usefixtures("reference_kernels")  # plain arrays: a write into a view of one can be followed
+def test_a_constant_written_into_a_value_is_a_constant():
+    def forward(x, a):
+        y = a(x)
+        run_inplace("three", lambda old: minires.full(old.shape, 3.0, dtype=minires.float64), y)
+        return a(x) + y
+
+    net = Lambda(forward, a=conv()).double()
+    add = trace(net, images(1, 4, 6, 6)).calls[-1]
+    assert add.name == "add"
+    np.testing.assert_array_equal(add.args[1], np.full((1, 4, 6, 6), 3.0))
+
+
+def test_a_constant_that_the_model_changes_is_noticed():
+    weights = minires.ones(4, 4)
+
+    def forward(x):
+        y = x @ weights
+        weights.mul_(2.0)
+        return y
+
+    with pytest.raises(UnsupportedError, match="two runs of the model did not do the same"):
+        plan_of(Lambda(forward), (1, 4))
 
 
 def test_dropout_and_identity_leave_no_step():
@@ -203,3 +228,21 @@ def test_dtypes_are_checked():
         plan_of(nn.Sequential(nn.Conv2d(4, 4, 1).double(), nn.Conv2d(4, 4, 1)))
     with pytest.raises(ArgumentError, match="must all be float32 or all float64, got float16"):
         plan_of(nn.Conv2d(4, 4, 1).half())
+
+
+def test_compile_follows_writes_into_views_by_tracing_on_the_reference():
+    class Stamped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 16, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            y[:, :, 0, 0] = 1.0
+            return y * 2
+
+    model = Stamped().eval()
+    x = np.random.default_rng(0).standard_normal((2, 3, 6, 6)).astype(np.float32)
+    y = minires.compile(model, x.shape)(x)
+    assert (y[:, :, 0, 0] == 2).all()
+    np.testing.assert_allclose(y, model(minires.tensor(x)).detach().numpy(), rtol=1e-5, atol=1e-5)
