@@ -52,7 +52,7 @@ def check_graph(graph: Graph) -> None:
     if graph.dtype not in (np.dtype("float32"), np.dtype("float64")):
         raise ArgumentError(f"plan: dtype must be float32 or float64, got {graph.dtype}")
     shapes: dict[int, Shape] = {graph.input: _sizes(graph.shapes.get(graph.input), "the input")}
-    if len(shapes[graph.input]) < 1 or graph.batch < 1:
+    if not shapes[graph.input]:
         raise ArgumentError(f"plan: the input needs a batch in front, got shape {shapes[graph.input]}")
     for position, step in enumerate(graph.steps):
         where = f"plan: step {position} ({step.kind})"

@@ -142,6 +142,7 @@ HOSTILE = [
     (change(("shapes", "0"), [2, 3, 32]), "needs an input of shape|needs a"),
     (change(("shapes", "0"), [0, 3, 32, 32]), "the input needs a shape of positive integers"),
     (change(("shapes", "0"), [2**41]), "the input is too large"),
+    (change(("shapes", "0"), []), r"the input needs a batch in front, got shape \(\)"),
     (change(("shapes", "0"), 5), "the input needs a shape of positive integers"),
     (change(("shapes", "-1"), [2, 3]), "which is no value's number"),
     (change(("shapes", "777"), [2, 3]), r"shapes of values that no step writes: \[777\]"),
