@@ -217,7 +217,7 @@ def _pool_step(kind: int, x: Blocked, y: Blocked, taps: Taps | None, g: Geometry
 
 def pool_steps(kind: str, x: Blocked, y: Blocked, g: Geometry) -> list[Step]:
     """The steps of a pooling by its name in kernels/graph.py, for a Program; nobody asks which element won."""
-    if kind == "max_pool2d":
+    if isinstance(g, Pool2dGeometry) and kind == "max_pool2d":
         taps = Taps(g)
         return [_pool_step(taps.kind, x, y, taps, g)]
     return [_pool_step(MEAN, x, y, None, g)]

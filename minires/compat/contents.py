@@ -28,6 +28,7 @@ from minires.tensor import Size, Tensor
 # Functions of torch.nn.functional that torch also has at its top level.
 AT_TOP_TOO = ("conv2d", "conv_transpose2d", "batch_norm", "layer_norm", "group_norm", "dropout", "relu_")
 OUR_OWN = ("batch_norm_relu", "residual_relu")  # functions of minires.nn.functional that torch does not have
+OUR_INITS = ("skipped",)  # and of minires.nn.init
 # nn.init's functions that existed before their names ended in an underscore.
 OLD_INITS = (
     "uniform", "normal", "constant", "eye", "dirac", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal",
@@ -120,6 +121,7 @@ def _nn() -> dict[str, Contents]:
     modules = {name: layer for name, layer in layers.items() if name not in ("Parameter", "Buffer")}
     layers["DataParallel"] = no_gpu.DataParallel
     inits = own_functions(init) | pick(init, ("_calculate_fan_in_and_fan_out", "_calculate_correct_fan"))
+    inits = {name: function for name, function in inits.items() if name not in OUR_INITS}
     old = {name: _deprecated(inits[f"{name}_"]) for name in OLD_INITS}
     utilities = own_functions(nn.utils)
     private = {"_BatchNorm": norm._BatchNorm, "_ConvNd": conv._Conv2d, "_Loss": loss._Loss}

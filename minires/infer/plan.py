@@ -22,7 +22,7 @@ from minires.infer.convert import convert, same
 from minires.infer.executor import ReferenceExecutor
 from minires.infer.rewrite import simplify
 from minires.infer.table import format_plan
-from minires.infer.trace import EAGER, Trace, trace
+from minires.infer.trace import EAGER, trace
 from minires.kernels.graph import Executor, Graph
 from minires.nn import Module
 
@@ -193,7 +193,7 @@ def compile(model: Module, input_shape: Sequence[int], *, kernels: str | None = 
     graphs = []
     for images in (1, 2):
         x = np.random.default_rng(images).standard_normal((images, *shape[1:])).astype(dtype)
-        graphs.append(convert(_traced(model, x)))
+        graphs.append(convert(trace(model, x)))
     if not same(*graphs):
         raise UnsupportedError(
             "compile: two runs of the model did not do the same; what it does depends on the numbers in its input, on the "
@@ -203,15 +203,6 @@ def compile(model: Module, input_shape: Sequence[int], *, kernels: str | None = 
     return Plan(
         graph.with_batch(shape[0]), backend.current_kernels() if kernels is None else backend.kernel_set(kernels)
     )
-
-
-def _traced(model: Module, x: np.ndarray) -> Trace:
-    """A trace on the kernel set in use; if that cannot be, on the reference, where writes into views can be followed."""
-    try:
-        return trace(model, x)
-    except UnsupportedError:
-        with backend.use_kernels("reference"):
-            return trace(model, x)
 
 
 def load_plan(path: str | os.PathLike[str], *, kernels: str | None = None) -> Plan:

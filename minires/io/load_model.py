@@ -12,6 +12,7 @@ through the logger "minires".
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -27,7 +28,7 @@ from minires.io.architectures import Declared, from_config, from_name, refuse_ot
 from minires.io.names import find_state_dict, to_minires
 from minires.io.safetensors import SafetensorsFile, is_safetensors
 from minires.io.structure import Structure, read_structure
-from minires.nn import Module
+from minires.nn import Module, init
 
 __all__ = ["load_model", "load_state_dict_file"]
 
@@ -99,7 +100,9 @@ def load_model(
         net = model
     else:
         declared = _declared(model, config, content, file, where)
-        net = _build(declared, state, where, num_classes, stride_on_1x1)
+        # Another number of classes means a fresh classifier; otherwise every weight comes from the file.
+        with init.skipped() if num_classes is None else contextlib.nullcontext():
+            net = _build(declared, state, where, num_classes, stride_on_1x1)
     if content.chosen is not None:
         logger.warning("%s: took %s", where, content.chosen)
     _fill(net, state, where, num_classes)

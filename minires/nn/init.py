@@ -10,9 +10,10 @@ Every function writes into its tensor, without recording, and returns it. The dr
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,23 @@ def _calculate_correct_fan(tensor: Tensor, mode: str) -> int:
     return _calculate_fan_in_and_fan_out(tensor)[mode == "fan_out"]
 
 
+_skipping = False
+
+
+@contextlib.contextmanager
+def skipped() -> Iterator[None]:
+    """`with init.skipped(): net = resnet50()` draws no weights: for a network that is about to be filled from a file.
+
+    Parameters then hold whatever is in memory. (torch builds on its device "meta" for this.)
+    """
+    global _skipping
+    before, _skipping = _skipping, True
+    try:
+        yield
+    finally:
+        _skipping = before
+
+
 def _fill(tensor: Tensor, values: Any) -> Tensor:
     """Write values into a tensor, converted to its dtype, without recording."""
     with no_grad():
@@ -78,6 +96,8 @@ def _fill(tensor: Tensor, values: Any) -> Tensor:
 def _draw(tensor: Tensor, generator: Generator | None, sample: Callable[[Any, Any], Any]) -> Any:
     """`sample(generator, dtype)` in float64 for a float64 tensor, else in float32: no draw needs more digits than its
     target, and for float16 the rounding comes last."""
+    if _skipping:
+        return tensor.array
     dtype = np.float64 if tensor.array.dtype == np.float64 else np.float32
     return sample(random.generator(generator), dtype)
 

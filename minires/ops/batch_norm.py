@@ -34,7 +34,6 @@ class BatchNormTrain(Op):
 
     name = "batch_norm"
     structured = True
-    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, eps: float) -> Any:
@@ -56,7 +55,6 @@ class BatchNormTrainBackward(Op):
     """grad_x, grad_weight, grad_bias of BatchNormTrain, by one kernel; its own derivative is in `normalization`."""
 
     name = "batch_norm_backward"
-    structured = True
     structured = True
 
     @staticmethod
@@ -81,7 +79,6 @@ class BatchNormEval(Op):
 
     name = "batch_norm_eval"
     structured = True
-    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float) -> Any:
@@ -100,7 +97,6 @@ class BatchNormEvalBackward(Op):
     """grad_x = weight s g,  grad_weight = sum g x_hat,  grad_bias = sum g,  x_hat = (x - mean) s, by one kernel."""
 
     name = "batch_norm_eval_backward"
-    structured = True
     structured = True
 
     @staticmethod

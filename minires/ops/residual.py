@@ -24,7 +24,6 @@ class ResidualReLU(Op):
 
     name = "residual_relu"
     structured = True
-    structured = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, shortcut: Any) -> Any:
@@ -43,7 +42,6 @@ class ResidualReLUBackward(Op):
     """v = g where not (y <= 0), else 0; linear in g, its own adjoint."""
 
     name = "residual_relu_backward"
-    structured = True
     structured = True
 
     @staticmethod

@@ -14,13 +14,14 @@ def main() -> None:
     """See cold/__init__.py."""
     folder = Path(sys.argv[1])
     network = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-    model = minires.models.build(
-        network["model"],
-        network["num_classes"],
-        network["in_channels"],
-        image_size=network["image_size"],
-        **network["options"],
-    )
+    with minires.nn.init.skipped():  # weights come from the file: none are drawn
+        model = minires.models.build(
+            network["model"],
+            network["num_classes"],
+            network["in_channels"],
+            image_size=network["image_size"],
+            **network["options"],
+        )
     weights = load_file(folder / "weights.safetensors")
     model.load_state_dict({name: minires.from_numpy(array) for name, array in weights.items()})
     model.eval()
