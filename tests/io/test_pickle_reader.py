@@ -290,10 +290,10 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_reader_refuses_bombs_quickly_and_cheaply(name: str) -> None:
     content, message = BOMBS[name]
-    start = time.process_time()
+    start = time.thread_time()
     with pytest.raises(CheckpointError, match=message):
         read(content)
-    assert time.process_time() - start < 1.0
+    assert time.thread_time() - start < 1.0
     tracemalloc.start()
     try:
         with pytest.raises(CheckpointError, match=message):
