@@ -6,7 +6,8 @@
 |                   |                                 | every node of a backward pass, 4 also tracebacks in the command line |
 | `MINIRES_KERNELS` | auto, cpu, reference            | the kernel set; `auto` takes the fastest that is there               |
 | `MINIRES_CHECK`   | 0, 1                            | 1 every kernel runs beside the reference, live (see `checked.py`)    |
-| `MINIRES_THREADS` | 1 .. 1024                       | threads of the linear algebra under NumPy (needs threadpoolctl)      |
+| `MINIRES_THREADS` | 1 .. 1024                       | workers of the cpu set; with the reference set, threads of the       |
+|                   |                                 | linear algebra under NumPy (needs threadpoolctl)                     |
 | `MINIRES_DATA`    | a folder                        | where data sets are looked for first                                 |
 
 A bad value is an error that lists what is allowed: a setting that is silently ignored costs a day.

@@ -221,15 +221,3 @@ def batch_norm_relu_eval_backward(
 ) -> tuple[Blocked, np.ndarray, np.ndarray, Blocked | None]:
     """See interface.batch_norm_relu_eval_backward."""
     return _backward(grad_y, y, x, weight, mean, var, eps, False, has_shortcut)
-
-
-def channel_sum(x: Blocked) -> np.ndarray:
-    """(c,) float32: the sum over images and pixels, the gradient of a convolution's bias."""
-    if _is_empty(x):
-        return np.zeros(x.shape[1], np.float32)
-    n_blocks, chunks = blocks(x.shape[1]), cut_of(x.shape).chunks
-    slots = aligned(n_blocks * chunks * SLOT, np.float64)
-    frame = planes_frame(x.shape, [x, None, None, None], slots.ctypes.data)
-    run_steps(Step(sums_task(0, 0, 0), pieces(x.shape), frame))
-    sums = slots.reshape(chunks, n_blocks, SLOT)[:, :, :16].sum(0)
-    return sums.reshape(-1)[: x.shape[1]].astype(np.float32)

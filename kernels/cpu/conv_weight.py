@@ -70,7 +70,7 @@ def weight_task(pixels: int, step: int) -> Task:
                     for t in range(first_tile, min(first_tile + tile_step, n_tiles)):
                         at = 8 * pixels * t
                         multiply_tile(
-                            pixels, 1, 1, step, ADD_RESIDUAL, 32,
+                            pixels, 1, 1, step, ADD_RESIDUAL,
                             source, rows + at, weights, lines + 8 * line, min(band, n_lines - line), width,
                             g_row - 64 * width, target, places + at, 0, 0, target, 0,
                         )  # fmt: skip

@@ -39,11 +39,6 @@ _ZERO, _NO_FLOOR = np.zeros(1, np.float32), np.full(1, -np.inf, np.float32)
 ZEROS_ROW = aligned(6 * BLOCK)  # a row of a patch
 
 
-def supported(g: Conv2dGeometry) -> bool:
-    """Whether this file can compute it."""
-    return (g.k_h, g.k_w, g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups) == (3, 3, 1, 1, 1, 1, 1)
-
-
 def turned(g: Conv2dGeometry) -> Conv2dGeometry:
     """The convolution of grad_y that gives grad_x."""
     return Conv2dGeometry(

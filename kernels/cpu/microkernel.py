@@ -28,9 +28,8 @@ LANES = 16
 
 # What a tile starts from and what is done to it before it is stored; the bits of `flags`.
 START_BIAS = 1  # start from bias, else from 0
-START_Y = 2  # start from y: add to what is there
-ADD_RESIDUAL = 4  # + residual, an array shaped as y
-FLOOR = 8  # max(., floor), where NaN stays NaN: a ReLU with floor = 0, nothing with floor = -inf
+ADD_RESIDUAL = 2  # + residual, an array shaped as y; y itself, to add to what is there
+FLOOR = 4  # max(., floor), where NaN stays NaN: a ReLU with floor = 0, nothing with floor = -inf
 
 
 @emitted
@@ -41,7 +40,6 @@ def multiply_tile(
     unroll: Any,
     x_step: Any,
     flags: Any,
-    bits: Any,
     x: Any,
     rows: Any,
     w: Any,
@@ -58,26 +56,25 @@ def multiply_tile(
 ) -> Any:
     """Emit one tile; see the head of this file.
 
-    The first six are compile-time integers (literals, so that the on-disk cache knows them):
+    The first five are compile-time integers (literals, so that the on-disk cache knows them):
         row_count, vector_count: the tile; vectors have 16 lanes.
         unroll: steps of the innermost loop, written out.
         x_step: bytes from one step's x to the next's.
         flags: start and epilogue, see above.
-        bits: 32 or 64.
     The others are addresses, counts (at least 1) and byte distances:
         rows, y_rows: tables of row_count offsets; taps: a table of n_taps offsets.
         inner: how often the unrolled steps are repeated for each tap; w_skip: bytes of w left out after each tap.
         y_vector: from one vector of y (16 channels) to the next.
         bias: vector_count * 16 numbers; residual: as y; floor: one number (an address too). Ignored unless a flag asks.
     """
-    literals = (row_count, vector_count, unroll, x_step, flags, bits)
+    literals = (row_count, vector_count, unroll, x_step, flags)
     if not all(isinstance(literal, types.IntegerLiteral) for literal in literals):
         return None
-    n_rows, n_vectors, steps, step, flag, width = (literal.literal_value for literal in literals)
+    n_rows, n_vectors, steps, step, flag = (literal.literal_value for literal in literals)
 
     def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        x, rows, w, taps, n_taps, inner, w_skip, y, y_rows, y_vector, bias, residual, floor = arguments[6:]
-        v = Vector(b, LANES, width)
+        x, rows, w, taps, n_taps, inner, w_skip, y, y_rows, y_vector, bias, residual, floor = arguments[5:]
+        v = Vector(b, LANES)
         panel = n_vectors * v.bytes  # one step of w
 
         def entry(table: Any, number: int) -> Any:
@@ -94,9 +91,7 @@ def multiply_tile(
                 for k in range(n_vectors)
             ]
 
-        if flag & START_Y:
-            tile = [v.load(place) for place in places(y)]
-        elif flag & START_BIAS:
+        if flag & START_BIAS:
             tile = [v.load(bias, k * v.bytes) for k in range(n_vectors)] * n_rows
         else:
             tile = [v.constant(0.0)] * (n_rows * n_vectors)

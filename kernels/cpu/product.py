@@ -93,13 +93,13 @@ def product_task(pixels: int, vectors: int) -> Task:
                         at = 8 * pixels * t
                         if tap == 0 and shortcut == 0:
                             multiply_tile(
-                                pixels, vectors, 1, 4, alone, 32,
+                                pixels, vectors, 1, 4, alone,
                                 source, rows + at, weights, taps, count, inner, 0,
                                 y + place, y_rows + at, y_block, start, 0, least,
                             )  # fmt: skip
                         else:
                             multiply_tile(
-                                pixels, vectors, 1, 4, joined, 32,
+                                pixels, vectors, 1, 4, joined,
                                 source, rows + at, weights, taps + 8 * tap, count, inner, 0,
                                 y + place, y_rows + at, y_block, start, added, least,
                             )  # fmt: skip

@@ -191,11 +191,11 @@ def _driver() -> Callable[[int, int, int, int], None]:
 _call: Callable[[int, int, int, int], None] | None = None
 
 
-def _run(steps: int, count: int) -> None:
+def _run(steps: int, count: int, most: int | None = None) -> None:
     global _call
     if _call is None:
         _call = _driver()
-    team = workers()
+    team = workers() if most is None else min(workers(), most)
     if team <= 1:
         _call(steps, count, 1, 0)
         return
@@ -228,9 +228,13 @@ def run_steps(*steps: Step) -> None:
 
 
 class Program:
-    """Steps that run one after another in one call. Keeps what their frames point at alive."""
+    """Steps that run one after another in one call. Keeps what their frames point at alive.
+
+    Never on more workers than there were when it was made: its steps may have scratch memory for so many.
+    """
 
     def __init__(self) -> None:
+        self._team = workers()
         self._rows: list[tuple[Task, int, int]] = []
         self._kept: list[Any] = []
         self._table: np.ndarray | None = None
@@ -247,7 +251,7 @@ class Program:
                 [(function.address, pieces, frame, 0) for function, pieces, frame in self._rows], np.int64
             )
         table = self._table.copy()  # its last words count pieces: two threads may run one program
-        _run(table.ctypes.data, len(self._rows))
+        _run(table.ctypes.data, len(self._rows), self._team)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -164,7 +164,7 @@ def forward_tasks(pixels: int, vectors: int) -> ForwardTasks:
         n_blocks = load_word(frame, X_BLOCKS)
         for t in range(0, count, pixels):
             multiply_tile(
-                pixels, vectors, 16, 4, 0, 32,
+                pixels, vectors, 16, 4, 0,
                 source + t * PIXEL, rows, u, taps, min(SUMMED, n_blocks), 1, 0,
                 target + t * PIXEL, rows, q_block, 0, 0, 0,
             )  # fmt: skip
@@ -172,7 +172,7 @@ def forward_tasks(pixels: int, vectors: int) -> ForwardTasks:
             u += SUMMED * 16 * vectors * PIXEL
             for t in range(0, count, pixels):
                 multiply_tile(
-                    pixels, vectors, 16, 4, ADD_RESIDUAL, 32,
+                    pixels, vectors, 16, 4, ADD_RESIDUAL,
                     source + t * PIXEL, rows, u, taps + 8 * block, min(SUMMED, n_blocks - block), 1, 0,
                     target + t * PIXEL, rows, q_block, 0, target + t * PIXEL, 0,
                 )  # fmt: skip

@@ -165,7 +165,7 @@ def sum_tasks(channels: int) -> SumTasks:
                     for r in range(load_word(frame, ROW_TILES)):
                         at = 8 * channels * r
                         multiply_tile(
-                            channels, 1, 1, PIXEL, ADD_RESIDUAL, 32,
+                            channels, 1, 1, PIXEL, ADD_RESIDUAL,
                             x, rows + at, w, taps, 1, count, 0, target, places + at, 0, 0, target, 0,
                         )  # fmt: skip
 
@@ -187,7 +187,7 @@ def sum_tasks(channels: int) -> SumTasks:
                 for r in range(load_word(frame, ROW_TILES)):
                     at = 8 * channels * r
                     multiply_tile(
-                        channels, 1, 1, PIXEL, ADD_RESIDUAL, 32,
+                        channels, 1, 1, PIXEL, ADD_RESIDUAL,
                         x + start * PIXEL, rows + at, w + start * PIXEL, taps, 1, count, 0,
                         target, places + at, 0, 0, target, 0,
                     )  # fmt: skip

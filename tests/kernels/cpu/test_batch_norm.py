@@ -182,10 +182,3 @@ def test_batch_norm_empty_batch(shape):
     )
     assert grad_x.shape == grad_shortcut.shape == shape
     np.testing.assert_array_equal([grad_weight, grad_bias], np.zeros((2, 20)))
-
-
-@any_shape
-@given(draw_shape())
-def test_channel_sum_any_shape(shape):
-    x = numbers(shape)
-    assert_close(kernels.channel_sum(blocked(x)), x.sum((0, 2, 3), dtype=np.float64), "float32", n=x[:, 0].size)
