@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -127,6 +130,7 @@ def _served(kernels: Any, check: bool) -> Any:
 
 
 _current: Any = None  # the set in use; None before the first operation, so that importing minires imports no kernels
+_here = threading.local()  # `kernels`: the set of this thread alone, where one is
 
 
 def _switch(kernels: Any) -> None:
@@ -143,6 +147,9 @@ def _nothing() -> None:
 
 def current_kernels() -> Any:
     """The kernel set that serves ops now; with MINIRES_CHECK=1 a `minires.checked.CheckedKernels` around it."""
+    here = getattr(_here, "kernels", None)
+    if here is not None:
+        return here
     if _current is None:
         _switch(_served(kernel_set(settings.kernels), settings.check))
     return _current
@@ -168,3 +175,14 @@ class use_kernels:
 
     def __exit__(self, *exc: object) -> None:
         _switch(self._before)
+
+
+@contextmanager
+def use_kernels_here(kernels: Any) -> Iterator[None]:
+    """Inside, this thread's operations run on `kernels`, unchecked; those of other threads on the set in use."""
+    before = getattr(_here, "kernels", None)
+    _here.kernels = kernels
+    try:
+        yield
+    finally:
+        _here.kernels = before

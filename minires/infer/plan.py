@@ -169,8 +169,9 @@ class Plan:
 def compile(model: Module, input_shape: Sequence[int], *, kernels: str | None = None) -> Plan:
     """Make a model ready to run without tensors.
 
-    The model is run twice, in evaluation mode, on one and on two random images, and must do the same on both: what it does
-    must depend neither on the numbers in its input nor on the batch size. Weights are copied: the model may train on.
+    The model is run twice, in evaluation mode, on one and on two images of which nothing is known but their shape, and must
+    do the same on both: what it does must depend neither on the numbers in its input nor on the batch size. Weights are
+    copied: the model may train on.
 
     Args:
         model: any module from one tensor to one tensor, made of the operations in minires/infer/rules.py.
@@ -190,10 +191,7 @@ def compile(model: Module, input_shape: Sequence[int], *, kernels: str | None = 
         raise ArgumentError(f"compile: input_shape must be (N, ...), positive integers, got {input_shape!r}")
     shape = tuple(int(size) for size in shape)
     dtype = _dtype(model)
-    graphs = []
-    for images in (1, 2):
-        x = np.random.default_rng(images).standard_normal((images, *shape[1:])).astype(dtype)
-        graphs.append(convert(trace(model, x)))
+    graphs = [convert(trace(model, (images, *shape[1:]), dtype, seed=images)) for images in (1, 2)]
     if not same(*graphs):
         raise UnsupportedError(
             "compile: two runs of the model did not do the same; what it does depends on the numbers in its input, on the "

@@ -1,7 +1,8 @@
 """Which operations a model runs: one eager run, overheard at the gate.
 
-The tracer follows values through memory: an array that an operation made from the input, or from another such array, is
-a value; everything else that operations meet (parameters, buffers, numbers) is a constant. Three ways in which a trace
+The run is of shapes, not of numbers, wherever that is all that the model asks for (see `shapes`). The tracer follows values
+through memory: an array that an operation made from the input, or from another such array, is a value; everything else
+that operations meet (parameters, buffers, numbers) is a constant. Three ways in which a trace
 could tell less than the model does are closed:
 
 * a value is read as a number (`if x.sum() > 0`, `x.item()`): refused where it happens;
@@ -20,11 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minires import backend
 from minires.autograd import Op, inference_mode
 from minires.autograd import function as gate
 from minires.autograd import variable as _variable
 from minires.autograd.variable import Variable
 from minires.errors import ShapeError, UnsupportedError
+from minires.infer.shapes import ShapeKernels, Unknown
 from minires.nn import Module
 from minires.tensor import Tensor
 
@@ -80,17 +83,19 @@ class _Known(NamedTuple):
 class Tracer:
     """A listener at the gate (see minires.autograd.function.listeners)."""
 
-    def __init__(self, model: Module) -> None:
+    def __init__(self, model: Module, kernels: ShapeKernels) -> None:
         self.calls: list[Call] = []
         self.shapes: dict[int, tuple[int, ...]] = {}
         self._known: dict[int, _Known] = {}
         self._fixed = {id(parameter.array) for parameter in model.parameters()}
+        self._kernels = kernels
+        kernels.on_numbers.append(self._got_numbers)
         self._thread = threading.get_ident()
 
     def new_value(self, tensor: Variable) -> int:
         """Number a tensor as the next value."""
         value = len(self.shapes)
-        self.shapes[value] = tuple(tensor.array.shape)
+        self.shapes[value] = tuple(tensor.raw.shape)
         self._remember(value, tensor)
         return value
 
@@ -100,7 +105,7 @@ class Tracer:
         Raises:
             UnsupportedError: the value's memory was written to past the gate.
         """
-        known = self._known.get(id(tensor.array if isinstance(tensor, Variable) else tensor))
+        known = self._known.get(id(tensor.raw if isinstance(tensor, Variable) else tensor))
         if known is None:
             return None
         if known.writes.count != known.writes_seen:
@@ -116,6 +121,8 @@ class Tracer:
             return
         noted = tuple(self._note(argument) for argument in args)
         if any(isinstance(argument, Ref) for argument in noted):
+            for output in outputs:
+                self._forget_numbers(output)
             numbers = tuple(self.new_value(output) for output in outputs)
             self.calls.append(Call(op, noted, options, numbers))
 
@@ -123,14 +130,26 @@ class Tracer:
         """`target`'s memory now holds `value`."""
         if threading.get_ident() != self._thread:
             return
-        known = self._known.get(id(value.array))
+        known = self._known.get(id(value.raw))
         if known is not None:
             self._remember(known.value, target)
         else:  # a constant takes a value's place
-            self._known.pop(id(target.array), None)
+            self._known.pop(id(target.raw), None)
+
+    def _got_numbers(self, unknown: Unknown, plain: np.ndarray) -> None:
+        """A plain array takes an unknown one's place."""
+        known = self._known.get(id(unknown))
+        if known is not None:
+            self._known[id(plain)] = known._replace(array=plain)
+
+    def _forget_numbers(self, output: Variable) -> None:
+        """What an operation without a shape rule computed from made-up numbers is as good as unknown, unless memory shows."""
+        raw = output.raw
+        if output.base is None and isinstance(raw, np.ndarray) and raw.dtype.kind == "f":
+            output.raw = self._kernels.unknown(raw.shape, raw.dtype)
 
     def _remember(self, value: int, tensor: Variable) -> None:
-        self._known[id(tensor.array)] = _Known(value, tensor.array, tensor.writes, tensor.writes.count)
+        self._known[id(tensor.raw)] = _Known(value, tensor.raw, tensor.writes, tensor.writes.count)
 
     def _note(self, argument: Any) -> Any:
         if not isinstance(argument, (Variable, np.ndarray)):
@@ -209,19 +228,22 @@ def evaluating(model: Module) -> Iterator[None]:
 _one_at_a_time = threading.Lock()
 
 
-def trace(model: Module, x: np.ndarray) -> Trace:
-    """Run `model` on `x` in evaluation mode, on the kernel set in use, and note what it does.
+def trace(model: Module, shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> Trace:
+    """Run `model` in evaluation mode on an input of which nothing is known but its shape, and note what it does.
 
     Args:
-        x: (n, ...), of the model's dtype.
+        shape: (n, ...).
+        dtype: the model's.
+        seed: of the numbers that are made up where the model needs some.
 
     Raises:
         UnsupportedError: a trace of the model would not be the model; the message says why.
         ShapeError: the model's output does not have the batch in front.
     """
-    tracer = Tracer(model)
-    with _one_at_a_time, evaluating(model), inference_mode():
-        entry = _Traced(x)
+    kernels = ShapeKernels(seed)
+    tracer = Tracer(model, kernels)
+    with _one_at_a_time, evaluating(model), inference_mode(), backend.use_kernels_here(kernels):
+        entry = _Traced(kernels.unknown(shape, dtype))
         tracer.new_value(entry)
         with _listening(tracer):
             y = model(entry)
@@ -232,8 +254,8 @@ def trace(model: Module, x: np.ndarray) -> Trace:
         output = tracer.value_of(y)
     if output is None:
         raise UnsupportedError(f"compile: the model's output does not depend on its input by operations; {EAGER}")
-    if y.array.shape[:1] != x.shape[:1]:
+    if y.raw.shape[:1] != shape[:1]:
         raise ShapeError(
-            f"compile: the output's first size must be the batch, {x.shape[0]}, got output.shape = {tuple(y.array.shape)}"
+            f"compile: the output's first size must be the batch, {shape[0]}, got output.shape = {tuple(y.raw.shape)}"
         )
-    return Trace(tracer.calls, tracer.shapes, output, x.dtype)
+    return Trace(tracer.calls, tracer.shapes, output, np.dtype(dtype))

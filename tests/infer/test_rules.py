@@ -19,7 +19,7 @@ from tests.tolerances import assert_close
 
 
 def graph_of(net, *shape):
-    return convert(trace(net, images(*shape, dtype="float32")))
+    return convert(trace(net, shape))
 
 
 def channels(*values):

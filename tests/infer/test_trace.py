@@ -77,7 +77,7 @@ def test_a_constant_written_into_a_value_is_a_constant():
         return a(x) + y
 
     net = Lambda(forward, a=conv()).double()
-    add = trace(net, images(1, 4, 6, 6)).calls[-1]
+    add = trace(net, (1, 4, 6, 6), "float64").calls[-1]
     assert add.name == "add"
     np.testing.assert_array_equal(add.args[1], np.full((1, 4, 6, 6), 3.0))
 
@@ -140,7 +140,7 @@ def test_other_threads_are_not_overheard():
         return a(x)
 
     net = Lambda(forward, a=conv()).double()
-    assert [call.name for call in trace(net, images(1, 4, 6, 6)).calls] == ["conv2d"]
+    assert [call.name for call in trace(net, (1, 4, 6, 6), "float64").calls] == ["conv2d"]
 
 
 def test_weights_are_copied():
