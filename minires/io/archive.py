@@ -26,6 +26,7 @@ import math
 import os
 import tokenize
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import IO, Any
@@ -34,10 +35,12 @@ import numpy as np
 
 from minires.errors import CheckpointError, UnsupportedError
 from minires.io.files import write_atomically
-from minires.io.npz import is_npz, load_npz
+from minires.io.json_text import parse_json
+from minires.io.npz import is_npz, load_npz, read_elements, read_npy_header
 from minires.io.safetensors import is_safetensors, load_file
 from minires.io.sniff import describe_file
 from minires.io.torch_file import as_tensors, is_torch_file, read_torch_file
+from minires.io.zip_directory import open_zip
 from minires.tensor import Tensor
 
 __all__ = ["load", "save"]
@@ -211,7 +214,7 @@ class _Reader:
         if not head.startswith(b"PK"):
             raise self._bad(describe_file(head, size))
         try:
-            with zipfile.ZipFile(self.file) as archive:
+            with open_zip(self.file) as archive:
                 return self._read_zip(archive, size)
         except CheckpointError:
             raise
@@ -221,8 +224,6 @@ class _Reader:
                     f"damaged: {error}. Its bytes changed after it was written; use another copy"
                 ) from error
             raise self._bad(f"a zip that is cut short or damaged ({error}); use another copy") from error
-        except RecursionError:
-            raise self._bad(f"{TREE} is nested too deeply") from None
         except (
             ValueError,
             KeyError,
@@ -232,8 +233,10 @@ class _Reader:
             OverflowError,
             NotImplementedError,
             RuntimeError,
+            MemoryError,  # also Python's parser, of too complex a literal
             SyntaxError,
             tokenize.TokenError,  # NumPy's header reader, of a literal that never closes
+            zlib.error,
         ) as error:
             raise self._bad(f"damaged: {type(error).__name__}: {error}") from error
 
@@ -249,7 +252,10 @@ class _Reader:
         # What is read is never larger than the file: that bounds the memory a hostile file can ask for.
         if sum(member.file_size for member in members) > size:
             raise self._bad("damaged: a member claims more bytes than the file has")
-        document = json.loads(archive.read(TREE), object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+        if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+            raise self._bad("a member is packed by another method than deflate")
+        with archive.open(TREE) as member:  # no more than it claims, whatever a compressed one would unpack to
+            document = parse_json(member.read(archive.getinfo(TREE).file_size), extra=size // 2)
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise self._bad(f"{TREE} does not say it is a {FORMAT}")
         if document.get("version") != VERSION:
@@ -263,13 +269,7 @@ class _Reader:
     def _read_array(self, archive: zipfile.ZipFile, number: int, row: dict[str, Any]) -> np.ndarray:
         info = archive.getinfo(_member(number))
         with archive.open(info) as member:
-            version = np.lib.format.read_magic(member)
-            if version not in ((1, 0), (2, 0)):
-                raise self._bad(f"damaged: {info.filename} has .npy version {version}")
-            read_header = (
-                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            )
-            shape, fortran, dtype = read_header(member)
+            shape, fortran, dtype = read_npy_header(member)
             if dtype.kind not in "biufc":
                 raise self._bad(f"{info.filename} holds dtype {dtype}; only numbers and booleans are read")
             if [dtype.str, list(shape)] != [row["dtype"], row["shape"]]:
@@ -280,8 +280,7 @@ class _Reader:
                 raise self._bad(
                     f"damaged: {info.filename} has {info.file_size} bytes, too few or too many for shape {shape}"
                 )
-            content = bytearray(member.read())  # read to the end: only then has zipfile compared the CRC
-        flat: np.ndarray = np.frombuffer(content, dtype=dtype)
+            flat = read_elements(member, info.file_size - member.tell(), dtype)
         return flat.reshape(shape, order="F" if fortran else "C")
 
     def _tensor(self, row: dict[str, Any]) -> Tensor:
@@ -321,17 +320,6 @@ def _index(number: Any) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:  # -1 would be Python's last element
         raise ValueError(f"{number!r} is not the number of an array")
     return number
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a JSON object has a key twice")
-    return result
-
-
-def _no_constants(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _instead(value: Any) -> str:

@@ -3,12 +3,14 @@
     arrays = load_npz("weights.npz")
 
 `numpy.load` would do; this says what is wrong with a file in one kind of error, and takes no memory on a header's word:
-shapes are compared with the bytes that are there, and a compressed member cannot claim more than deflate can give.
-Pickles, which arrays of dtype object are, stay closed.
+shapes are compared with the bytes that are there, a compressed member cannot claim more than deflate can give, and what
+it unpacks to is taken as it comes, a megabyte at a time. Pickles, which arrays of dtype object are, stay closed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import os
 import tokenize
@@ -20,10 +22,13 @@ from typing import IO
 import numpy as np
 
 from minires.errors import CheckpointError
+from minires.io.zip_directory import open_zip
 
-__all__ = ["is_npz", "load_npz"]
+__all__ = ["is_npz", "load_npz", "read_elements", "read_npy_header"]
 
 MAX_DEFLATE = 1032  # bytes that one byte of a deflated stream can stand for
+MAX_HEADER = 10_000  # bytes; NumPy's own limit, which it looks at after it has read them
+CHUNK = 1 << 20
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -48,8 +53,10 @@ def load_npz(path: str | os.PathLike[str] | IO[bytes]) -> dict[str, np.ndarray]:
     name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else str(getattr(path, "name", "<file object>"))
     where = f"npz: {name}"
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _read(archive, where)
+        with contextlib.ExitStack() as stack:
+            is_name = isinstance(path, (str, os.PathLike))
+            file: IO[bytes] = stack.enter_context(open(path, "rb")) if is_name else path  # type: ignore[arg-type, assignment]
+            return _read(stack.enter_context(open_zip(file)), file.seek(0, os.SEEK_END), where)
     except FileNotFoundError:
         raise FileNotFoundError(f"npz: there is no file {name}") from None
     except IsADirectoryError:
@@ -79,10 +86,13 @@ def load_npz(path: str | os.PathLike[str] | IO[bytes]) -> dict[str, np.ndarray]:
         ) from None  # zipfile's word for an encrypted member, or one of a later zip
 
 
-def _read(archive: zipfile.ZipFile, where: str) -> dict[str, np.ndarray]:
+def _read(archive: zipfile.ZipFile, size: int, where: str) -> dict[str, np.ndarray]:
     members = archive.infolist()
     if not is_npz([member.filename for member in members]):
         raise CheckpointError(f"{where}: a zip, but not of .npy files alone")
+    # So that neither a lie nor members that lie over one another can multiply the file.
+    if sum(member.compress_size for member in members) > size:
+        raise CheckpointError(f"{where}: damaged: its members claim more bytes than the file has")
     arrays: dict[str, np.ndarray] = {}
     for member in members:
         key = member.filename.removesuffix(".npy")
@@ -100,12 +110,7 @@ def _read(archive: zipfile.ZipFile, where: str) -> dict[str, np.ndarray]:
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> np.ndarray:
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        if version not in _READ_HEADER:
-            raise CheckpointError(f"{where}: version {version} of the .npy format, which is for names of fields")
-        with warnings.catch_warnings():  # files that Python 2 wrote are read as well as others
-            warnings.filterwarnings("ignore", "Reading `.npy` or `.npz` file required additional header parsing")
-            shape, fortran, dtype = _READ_HEADER[version](file)
+        shape, fortran, dtype = read_npy_header(file)
         if dtype.hasobject:
             raise CheckpointError(
                 f"{where} holds Python objects, which are a pickle: a program, and never opened; save plain arrays"
@@ -114,15 +119,48 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -
             raise CheckpointError(f"{where} holds dtype {dtype}; only numbers and booleans are read")
         count = math.prod(shape) * dtype.itemsize
         left = member.file_size - file.tell()
-        if count != left or any(size < 0 for size in shape):
+        if count != left:
             raise CheckpointError(f"{where}: damaged: shape {shape} takes {count} bytes, {left} are there")
-        flat = np.empty(math.prod(shape), dtype)
-        if count:
-            view, done = flat.view(np.uint8).data, 0
-            while done < count:
-                got = file.readinto(view[done:])  # type: ignore[attr-defined]
-                if not got:
-                    raise CheckpointError(f"{where}: cut short")
-                done += got  # with the last of them zipfile compares the CRC
+        flat = read_elements(file, count, dtype)
     array = flat.reshape(shape, order="F" if fortran else "C")
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+
+
+def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """The header of an .npy file: (shape, whether in Fortran's order, dtype). `file` is left at the first element.
+
+    Raises:
+        ValueError, SyntaxError, TokenError, MemoryError and others of NumPy's and Python's parsers, for what is no header.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in _READ_HEADER:
+        raise ValueError(f"version {version} of the .npy format, which is for names of fields")
+    prefix = file.read(2 if version == (1, 0) else 4)
+    length = int.from_bytes(prefix, "little")
+    if length > MAX_HEADER:
+        raise ValueError(f"its header claims {length:,} bytes; at most {MAX_HEADER:,} are read")
+    text = io.BytesIO(prefix + file.read(length))
+    with warnings.catch_warnings():  # files that Python 2 wrote are read as well as others; junk warns of much else
+        warnings.simplefilter("ignore")
+        shape, fortran, dtype = _READ_HEADER[version](text)
+    if any(size < 0 for size in shape):
+        raise ValueError(f"shape {shape} has a negative size")
+    return shape, fortran, dtype
+
+
+def read_elements(file: IO[bytes], count: int, dtype: np.dtype) -> np.ndarray:
+    """The next `count` bytes of a member, as a flat, writable array; memory is taken only for what is there.
+
+    Raises:
+        EOFError: there are fewer.
+        BadZipFile: `count` was all the rest, and its CRC does not fit.
+    """
+    content = bytearray()
+    while len(content) < count:
+        got = file.read(min(CHUNK, count - len(content)))
+        if not got:
+            raise EOFError(f"cut short: {len(content)} bytes are there of {count}")
+        content += got
+    if not count:
+        file.read(1)  # nothing: but now zipfile has seen the end, and compared the CRC
+    return np.frombuffer(content, dtype)

@@ -34,6 +34,7 @@ import numpy as np
 
 from minires.errors import ArgumentError, CheckpointError, DTypeError
 from minires.io.files import write_atomically
+from minires.io.json_text import SPACE, STRING, no_constants, no_duplicates
 from minires.tensor import Tensor
 
 __all__ = ["SafetensorsFile", "TensorInfo", "is_safetensors", "load_file", "save_file"]
@@ -62,9 +63,6 @@ _RANK = {name: position for position, name in enumerate(_NUMPY)}
 _DECODED = {"BF16": "uint16", "F8_E4M3": "uint8", "F8_E5M2": "uint8"}  # what NumPy lacks: its bits; becomes float32
 _DTYPES = {name: np.dtype(kind).newbyteorder("<") for name, kind in {**_NUMPY, **_DECODED}.items()}
 
-# Possessive, and to the end where a quote is missing: one pass, whatever the header.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
-_SPACE = re.compile(rb"[ \t\r\n]+")
 # Of a header without its strings and spaces: what no true header has. Lists or objects inside lists; a third level of
 # objects; a shape of more than 64 dimensions, which is what NumPy has.
 _TOO_DEEP = re.compile(rb"(?<!:)[\[{]|\{[^{}]*\{|\[(?:[^\[\],]*,){64}")
@@ -231,26 +229,15 @@ def _parse(header: bytes) -> dict[str, Any]:
     text = header.rstrip(b" ")
     if not text.endswith(b"}"):
         raise ValueError("its header does not end with '}' and spaces")
-    bare = _SPACE.sub(b"", _STRING.sub(b"", text))
+    bare = SPACE.sub(b"", STRING.sub(b"", text))
     deep = _TOO_DEEP.search(bare, 1)
     # Two lists a tensor, at most two objects without (the whole and the metadata): bounds what junk could cost.
     lists, objects = bare.count(b"["), bare.count(b"{")
     if deep or lists not in (2 * (objects - 1), 2 * (objects - 2)):
         raise ValueError("its header has another form than {name: {dtype, shape, data_offsets}, ...}")
-    tree = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+    tree = json.loads(text.decode("utf-8"), object_pairs_hook=no_duplicates, parse_constant=no_constants)
     assert isinstance(tree, dict)  # it begins with a brace
     return tree
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("its header has a key twice")
-    return result
-
-
-def _no_constants(text: str) -> Any:
-    raise ValueError(f"its header holds {text}, which is not JSON")
 
 
 def _check_metadata(metadata: Any) -> dict[str, str]:

@@ -43,6 +43,7 @@ from minires.errors import CheckpointError, DTypeError
 from minires.io.pickle_reader import PickleReader, Placeholder
 from minires.io.sniff import describe_file
 from minires.io.torch_tensors import TensorBuilder, is_class_id, storage_id
+from minires.io.zip_directory import open_zip
 from minires.tensor import Tensor
 
 __all__ = ["Placeholder", "as_tensors", "is_torch_file", "read_torch_file"]
@@ -81,7 +82,7 @@ def is_torch_file(head: bytes, file: IO[bytes]) -> bool:
     """Whether a file that begins with `head` (16 bytes are enough) is, by its looks, one of torch.save's two forms."""
     if head[:4] == b"PK\x03\x04":
         with contextlib.suppress(zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, OSError):
-            return any(n.endswith("/data.pkl") for n in zipfile.ZipFile(file).namelist())
+            return any(n.endswith("/data.pkl") for n in open_zip(file).namelist())
         return False
     return MAGIC in head[:15]
 
@@ -202,7 +203,7 @@ class _TorchFile:
     # --- the zip form ------------------------------------------------------------------------------------------------
 
     def _read_zip(self) -> Any:
-        with zipfile.ZipFile(self.file) as archive:
+        with open_zip(self.file) as archive:
             infos = archive.infolist()
         self._check_members(infos)
         members = {info.filename: info for info in infos}

@@ -90,7 +90,7 @@ def put(content: bytes) -> Callable[[dict[str, bytes]], None]:
         (put(npy((100,), [("x", "<f8")])), "'w' holds dtype .*; only numbers and booleans"),
         (put(npy((10**12,))), r"shape \(1000000000000,\) takes 8000000000000 bytes, 800 are there"),
         (put(npy((2**61 + 100,))), "takes 18446744073709552416 bytes, 800 are there"),
-        (put(npy((-10, -10))), r"shape \(-10, -10\) takes 800 bytes"),
+        (put(npy((-10, -10))), r"shape \(-10, -10\) has a negative size"),
         (put(npy((0, 2**62, 2**62), data=b"")), "damaged: ValueError"),
         (put(npy((100,))[:-1]), "takes 800 bytes, 799 are there"),
         (put(npy((100,)) + b"\0"), "takes 800 bytes, 801 are there"),
