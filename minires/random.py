@@ -20,14 +20,21 @@ class Generator:
     def __init__(self, device: Any = "cpu") -> None:
         self.device = device
         self._seed = 0
-        self.numpy = np.random.default_rng(self._seed)
+        self._numpy: np.random.Generator | None = None
+
+    @property
+    def numpy(self) -> np.random.Generator:
+        """NumPy's generator; made at first use, because loading numpy.random takes a third as long as NumPy itself."""
+        if self._numpy is None:
+            self._numpy = np.random.default_rng(self._seed)
+        return self._numpy
 
     def manual_seed(self, seed: int) -> Generator:
         """Start again from `seed`, any integer of at most 64 bits (negative ones wrap, as in torch)."""
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
             raise ArgumentError(f"manual_seed: seed must be an integer, got {seed!r}")
         self._seed = int(seed) % 2**64
-        self.numpy = np.random.default_rng(self._seed)
+        self._numpy = None
         return self
 
     def initial_seed(self) -> int:

@@ -6,7 +6,7 @@
     merge_scale_shifts     scale_shift, then scale_shift: one
     fuse_add               conv2d, then add: the other branch becomes the convolution's shortcut
     fuse_relu              conv2d, linear, scale_shift or add, then relu: its `relu` is set
-    round_constants        float64 constants to the graph's dtype, once, when all folding is done
+    round_constants        the rest to the graph's dtype and to memory of its own, when all folding is done
 
 A step is absorbed only by the one producer of its input, and only if nobody else reads that value. A scale_shift in
 front of a convolution stays: behind zero padding it would have to change the padding as well.
@@ -27,17 +27,11 @@ HAS_RELU = ("conv2d", "linear", "scale_shift", "add")
 
 def simplify(graph: Graph) -> Graph:
     """All rewritings, in the order in which each finds what the ones before it have made."""
-    for rewriting in (
-        drop_reshapes,
-        drop_unread,
-        merge_scale_shifts,
-        fold_scale_shift,
-        fuse_add,
-        fuse_relu,
-        round_constants,
-    ):
-        graph = rewriting(graph)
-    return graph
+    given = {id(constant) for step in graph.steps for constant in step.constants.values()}
+    short = graph
+    for rewriting in (drop_reshapes, drop_unread, merge_scale_shifts, fold_scale_shift, fuse_add, fuse_relu):
+        short = rewriting(short)
+    return round_constants(short, given)
 
 
 def drop_reshapes(graph: Graph) -> Graph:
@@ -138,10 +132,18 @@ def fuse_relu(graph: Graph) -> Graph:
     return _absorb(graph, fuse)
 
 
-def round_constants(graph: Graph) -> Graph:
-    """Constants of the graph's dtype, in C order, in memory of their own: the model may train on."""
+def round_constants(graph: Graph, given: set[int]) -> Graph:
+    """Constants of the graph's dtype, in C order, in memory of their own: the model may train on.
+
+    Args:
+        given: ids of the arrays that are the model's; those that a folding made are ours already.
+    """
+
+    def own(constant: np.ndarray) -> np.ndarray:
+        return np.array(constant, graph.dtype, order="C", copy=True if id(constant) in given else None)
+
     steps = tuple(
-        replace(step, constants={name: np.array(c, graph.dtype, order="C") for name, c in step.constants.items()})
+        replace(step, constants={name: own(constant) for name, constant in step.constants.items()})
         for step in graph.steps
     )
     return replace(graph, steps=steps)

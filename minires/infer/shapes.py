@@ -5,7 +5,7 @@ Which operations a model calls does not depend on what a convolution computes. S
 up sizes in the geometry. Tracing a network of a hundred layers takes milliseconds, whatever the size of its images.
 
 Where numbers are wanted after all (an operation that has no kernel, a view, a head of a few hundred features) an `Unknown`
-makes some up, at random. That is no loss: a trace must not depend on them, and `compile` shows that it does not by tracing
+makes some up. That is no loss: a trace must not depend on them, and `compile` shows that it does not by tracing
 twice, with other numbers, and comparing.
 """
 
@@ -33,8 +33,8 @@ class Unknown(PrivateArray):
         self.kernels = kernels
 
     def to_plain(self) -> np.ndarray:
-        """Random numbers in [0, 1)."""
-        plain = self.kernels.generator.random(self.shape, dtype=self.dtype)
+        """Numbers in [0, 1), others each time."""
+        plain = self.kernels.make_up(self.size).astype(self.dtype).reshape(self.shape)
         for tell in self.kernels.on_numbers:
             tell(self, plain)
         return plain
@@ -56,15 +56,22 @@ class ShapeKernels:
         seed: of the numbers that are made up.
 
     Attributes:
-        generator: draws them.
         on_numbers: called with an Unknown and the plain array that takes its place.
     """
 
     PRIVATE = (Unknown,)
 
     def __init__(self, seed: int) -> None:
-        self.generator = np.random.default_rng(seed)
+        self._drawn = np.uint32(seed * 0x9E3779B9 % 2**32)
         self.on_numbers: list[Callable[[Unknown, np.ndarray], None]] = []
+
+    def make_up(self, count: int) -> np.ndarray:
+        """`count` numbers in [0, 1): a counter, its bits mixed by multiplication. Loading numpy.random would take longer."""
+        bits = self._drawn + np.arange(1, count + 1, dtype=np.uint32)
+        self._drawn = bits[-1] if count else self._drawn
+        bits = (bits ^ (bits >> 16)) * np.uint32(0x7FEB352D)
+        bits = (bits ^ (bits >> 15)) * np.uint32(0x846CA68B)
+        return (bits ^ (bits >> 16)) / 2.0**32
 
     def unknown(self, shape: tuple[int, ...], dtype: Any) -> Unknown:
         return Unknown(tuple(shape), dtype, self)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -243,10 +245,25 @@ def test_a_block_becomes_two_steps():
 def test_round_constants_rounds_once_copies_and_orders():
     weight = np.asfortranarray(np.random.default_rng(0).standard_normal((4, 3)))
     step = Step("linear", (0,), 1, {"relu": False}, {"weight": weight})
-    graph = rewrite.round_constants(Graph((step,), {0: (1, 3), 1: (1, 4)}, 0, 1, np.dtype("float32")))
+    graph = rewrite.round_constants(Graph((step,), {0: (1, 3), 1: (1, 4)}, 0, 1, np.dtype("float32")), set())
     rounded = graph.steps[0].constants["weight"]
     assert rounded.dtype == np.float32
     assert rounded.flags.c_contiguous
     np.testing.assert_array_equal(rounded, weight.astype(np.float32))
     same = Graph((step,), {0: (1, 3), 1: (1, 4)}, 0, 1, np.dtype("float64"))
-    assert not np.shares_memory(rewrite.round_constants(same).steps[0].constants["weight"], weight)
+    assert not np.shares_memory(rewrite.round_constants(same, {id(weight)}).steps[0].constants["weight"], weight)
+
+
+def test_simplify_shares_no_memory_with_the_model_and_copies_nothing_twice():
+    d = Draft()
+    graph = d.graph(d.norm(d.conv(d.conv(0))))
+    short = rewrite.simplify(graph)
+    assert [step.kind for step in short.steps] == ["conv2d", "conv2d"]
+    theirs = [constant for step in graph.steps for constant in step.constants.values()]
+    for step in short.steps:
+        for ours in step.constants.values():
+            assert not any(np.shares_memory(ours, array) for array in theirs)
+    made = rewrite.fold_scale_shift(graph).steps[1].constants["weight"]
+    step = Step("conv2d", (0,), 1, short.steps[1].attributes, {"weight": made.astype(graph.dtype)})
+    own = rewrite.round_constants(replace(short, steps=(step,)), set()).steps[0].constants["weight"]
+    assert own is step.constants["weight"]
