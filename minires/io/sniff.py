@@ -6,9 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["describe_file"]
+__all__ = ["describe_file", "is_onnx"]
 
 _CONVERT = "Load it with what wrote it, and torch.save the state_dict, or numpy.savez the arrays"
+
+
+# Of ModelProto: ir_version (field 1, a small varint) comes first, and one of its other fields next.
+_ONNX_NEXT = frozenset(b"\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca\xd2")
+
+
+def is_onnx(head: bytes) -> bool:
+    """Whether a file that begins with `head` (3 bytes are enough) looks like an ONNX model, which has no signature."""
+    return len(head) > 2 and head[0] == 8 and 1 <= head[1] <= 64 and head[2] in _ONNX_NEXT
 
 
 def describe_file(head: bytes, size: int, members: Sequence[str] = ()) -> str:
@@ -44,6 +53,8 @@ def describe_file(head: bytes, size: int, members: Sequence[str] = ()) -> str:
         return "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
     if head.lstrip()[:1] == b"<":
         return "a web page or XML, not a checkpoint: the download gave an error page; fetch it again"
+    if is_onnx(head):
+        return "an ONNX model; minires.load_onnx reads it"
     if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")):
         return "an image, not a checkpoint"
     return "not a checkpoint of minires (it does not begin as a zip), or its beginning is damaged"
