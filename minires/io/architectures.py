@@ -21,7 +21,7 @@ from minires.io.structure import Structure
 
 __all__ = ["Declared", "from_config", "from_name", "refuse_others"]
 
-_NAME = re.compile(r"(se)?(wide_)?(resnet|resnext)(\d+)([cdst]?)(?:_(\d+)x(\d+)d|(_2))?")
+_NAME = re.compile(r"(se)?(wide_)?(resnet|resnext)([0-9]{1,4})([cdst]?)(?:_([0-9]{1,4})x([0-9]{1,4})d|(_2))?")
 _LAYERS = {
     10: (1, 1, 1, 1), 14: (1, 1, 1, 1), 18: (2, 2, 2, 2), 26: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3),
     101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3), 269: (3, 30, 48, 8),
@@ -142,7 +142,7 @@ def from_name(name: str, source: str) -> Declared:
     known = models.list_models(plain=plain)
     if name in known:
         return Declared(name, source, builder=name)
-    raise UnknownNameError.for_name("model", name, known)
+    raise UnknownNameError.for_name("model", name if len(name) < 80 else f"{name[:80]}...", known)
 
 
 def from_config(config: Mapping[str, Any], where: str, source: str) -> Declared | None:
@@ -158,7 +158,7 @@ def from_config(config: Mapping[str, Any], where: str, source: str) -> Declared 
         return _from_huggingface(config, where, source)
     if kind is not None:
         raise CheckpointError(
-            f"{where}: {source} says model_type {kind!r}; minires reads resnet, and timm's configurations"
+            f"{where}: {source} says model_type {str(kind)[:80]!r}; minires reads resnet, and timm's configurations"
         )
     return None
 
@@ -169,8 +169,10 @@ def _from_timm(config: Mapping[str, Any], where: str, source: str) -> Declared:
     try:
         declared = from_name(name, source)
     except UnknownNameError as error:
-        raise CheckpointError(f"{where}: {source} says architecture {name!r}: {error}") from None
+        raise CheckpointError(f"{where}: {source} says architecture {name[:80]!r}: {error}") from None
     arguments = config.get("model_args") or {}
+    if not isinstance(arguments, dict):
+        raise CheckpointError(f"{where}: {source} has model_args = {str(arguments)[:80]}; expected names and values")
     pooling = {key: value for key, value in {**config, **arguments}.items() if key == "global_pool"}
     unknown = {key: value for key, value in arguments.items() if key not in _TIMM_HARMLESS and key != "global_pool"}
     if pooling.get("global_pool", "avg") != "avg":

@@ -2,6 +2,7 @@
 
     model = minires.load_model("resnet50-0676ba61.pth", model="resnet50")
     model = minires.load_model("models/resnet18.a1_in1k")       # a folder with config.json and model.safetensors
+    model = minires.load_model("models/large")                  # ..., model.safetensors.index.json and the files it names
     state = minires.load_state_dict_file("best.pth.tar")        # names and arrays, as the file has them
 
 Any format that `minires.load` knows, found by its first bytes; names of the libraries of `names`. A state dict does not
@@ -13,7 +14,6 @@ through the logger "minires".
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minires.errors import ArgumentError, CheckpointError, StateDictError
+from minires.errors import ArgumentError, CheckpointError, StateDictError, UnknownNameError
 from minires.io import archive
 from minires.io.architectures import Declared, from_config, from_name, refuse_others
 from minires.io.names import find_state_dict, to_minires
 from minires.io.safetensors import SafetensorsFile, is_safetensors
+from minires.io.shards import INDEX, read_json_object, read_shards
 from minires.io.structure import Structure, read_structure
 from minires.nn import Module, init
 
@@ -35,9 +36,17 @@ __all__ = ["load_model", "load_state_dict_file"]
 logger = logging.getLogger("minires")
 
 # What the libraries call the weights of a folder, in the order in which they are looked for.
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.bin", "open_clip_pytorch_model.bin", "pytorch_model.pth")
+WEIGHTS = (
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+    "model.bin",
+    "open_clip_pytorch_model.bin",
+    "pytorch_model.pth",
+)
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz")
-MAX_CONFIG = 10_000_000  # bytes of a configuration
+MAX_FAULTS = 4_000  # characters of a message about what does not fit; a file may have thousands of foreign tensors
 
 
 def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -122,14 +131,11 @@ def _read(file: Path, where: str) -> _Content:
         if file.is_dir():
             raise CheckpointError(f"{where}: a folder, not a file; load_model reads folders")
         raise FileNotFoundError(f"{where}: there is no such file")
-    with open(file, "rb") as opened:
-        head = opened.read(16)
-    if is_safetensors(head):
-        with SafetensorsFile(file) as tensors:
-            state, chosen = find_state_dict(dict(tensors), where)
-            return _Content(state, chosen, tensors.metadata.get("architecture"))
-    tree = archive.load(file)
     architecture = None
+    if file.name.endswith(INDEX):
+        tree: Any = read_shards(file, where, lambda shard: _read_tree(shard)[0])
+    else:
+        tree, architecture = _read_tree(file)
     if (
         isinstance(tree, Mapping)
         and tree.get("format") == "minires-checkpoint"
@@ -140,6 +146,16 @@ def _read(file: Path, where: str) -> _Content:
     return _Content(state, chosen, architecture if isinstance(architecture, str) else None)
 
 
+def _read_tree(file: Path) -> tuple[Any, Any]:
+    """(what one file holds, the architecture that the metadata of a safetensors file names)."""
+    with open(file, "rb") as opened:
+        head = opened.read(16)
+    if is_safetensors(head):
+        with SafetensorsFile(file) as tensors:
+            return dict(tensors), tensors.metadata.get("architecture")
+    return archive.load(file), None
+
+
 def _find(path: Path) -> tuple[Path, dict[str, Any] | None, dict[str, Any] | None]:
     """(the file of the weights, config.json, how images are prepared); the last two may not be there."""
     if not path.exists():
@@ -148,11 +164,11 @@ def _find(path: Path) -> tuple[Path, dict[str, Any] | None, dict[str, Any] | Non
     if path.is_dir():
         folder = path
         names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
-        candidates = [name for name in WEIGHTS if name in names] or [n for n in names if n.endswith(SUFFIXES)]
-        if any(name.endswith(".index.json") for name in names) and not candidates[:1] == ["model.safetensors"]:
-            raise CheckpointError(
-                f"load_model: {path}: its weights are split over several files, which minires does not join"
-            )
+        candidates = (
+            [name for name in WEIGHTS if name in names]
+            or [name for name in names if name.endswith(tuple(suffix + INDEX for suffix in SUFFIXES))]
+            or [name for name in names if name.endswith(SUFFIXES)]
+        )
         if not candidates:
             raise CheckpointError(
                 f"load_model: {path}: no weights in this folder; looked for {', '.join(WEIGHTS)}, *.pth"
@@ -175,18 +191,7 @@ def _find(path: Path) -> tuple[Path, dict[str, Any] | None, dict[str, Any] | Non
 
 
 def _read_json(file: Path) -> dict[str, Any] | None:
-    if not file.is_file():
-        return None
-    where = f"load_model: {file}"
-    if file.stat().st_size > MAX_CONFIG:
-        raise CheckpointError(f"{where}: {file.stat().st_size:,} bytes, no configuration")
-    try:
-        tree = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where}: not JSON: {error}") from None
-    if not isinstance(tree, dict):
-        raise CheckpointError(f"{where}: holds a {type(tree).__name__}, not the names and values of a configuration")
-    return tree
+    return read_json_object(file, f"load_model: {file}") if file.is_file() else None
 
 
 def _declared(
@@ -196,7 +201,12 @@ def _declared(
     found = from_config(config, where, "config.json") if config is not None else None
     if found is None and content.architecture is not None:
         refuse_others(content.architecture, where, "the file")
-        found = from_name(content.architecture, "the file")
+        try:
+            found = from_name(content.architecture, "the file")
+        except UnknownNameError as error:
+            raise CheckpointError(
+                f"{where}: the file says architecture {content.architecture[:80]!r}: {error}"
+            ) from None
     if name is None:
         if found is None:
             refuse_others(file.stem, where, "the file's name")
@@ -287,6 +297,14 @@ def _build_by_name(
     options: dict[str, Any] = {}
     if "small_input" in models.model_options(name):
         options["small_input"] = first.shape[2] == 3
+    with init.skipped():  # how wide it is, before memory is taken for as many classes and channels as the file claims
+        narrow = models.build(name, 1, 1, **options)
+    widths = [narrow.get_submodule("conv1").weight.shape[0], narrow.get_submodule("fc").weight.shape[1]]
+    if [first.shape[0], head.shape[1]] != widths:
+        raise CheckpointError(
+            f"{where}: not the weights of {name}: conv1.weight has shape {first.shape} and fc.weight {head.shape}, expected "
+            f"{widths[0]} filters and {widths[1]} features"
+        )
     return models.build(name, num_classes or head.shape[0], first.shape[1], **options)
 
 
@@ -303,4 +321,6 @@ def _fill(net: Module, state: dict[str, np.ndarray], where: str, num_classes: in
     try:
         net.load_state_dict(state)
     except StateDictError as error:
-        raise CheckpointError(f"{where}: its tensors do not fit: {error}") from None
+        text = str(error)
+        more = f"... ({len(text):,} characters)" if len(text) > MAX_FAULTS else ""
+        raise CheckpointError(f"{where}: its tensors do not fit: {text[:MAX_FAULTS]}{more}") from None

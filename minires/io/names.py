@@ -32,12 +32,14 @@ WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "mo
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "timm_model.")
 
 _FACTOR = {"convolution": "conv", "normalization": "bn"}
+_N = "[0-9]{1,6}"  # a number that int() takes, whatever the file
 _HF_STEM = re.compile(r"(?:resnet\.)?embedder\.embedder\.(convolution|normalization)\.(\w+)")
 _HF_BLOCK = re.compile(
-    r"(?:resnet\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.(?:layer\.(\d+)|shortcut)\.(convolution|normalization)\.(\w+)"
+    rf"(?:resnet\.)?encoder\.stages\.({_N})\.layers\.({_N})\.(?:layer\.({_N})|shortcut)\."
+    r"(convolution|normalization)\.(\w+)"
 )
 _HF_HEAD = re.compile(r"classifier\.1\.(weight|bias)")
-_CIFAR_SHORTCUT = re.compile(r"(layer\d+\.\d+)\.shortcut\.(\d+\.\w+)")
+_CIFAR_SHORTCUT = re.compile(rf"(layer{_N}\.{_N})\.shortcut\.({_N}\.\w+)")
 _CIFAR_HEAD = re.compile(r"linear\.(weight|bias)")
 
 

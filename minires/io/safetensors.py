@@ -34,7 +34,7 @@ import numpy as np
 
 from minires.errors import ArgumentError, CheckpointError, DTypeError
 from minires.io.files import write_atomically
-from minires.io.json_text import SPACE, STRING, no_constants, no_duplicates
+from minires.io.json_text import no_constants, no_duplicates, without_strings
 from minires.tensor import Tensor
 
 __all__ = ["SafetensorsFile", "TensorInfo", "is_safetensors", "load_file", "save_file"]
@@ -229,7 +229,7 @@ def _parse(header: bytes) -> dict[str, Any]:
     text = header.rstrip(b" ")
     if not text.endswith(b"}"):
         raise ValueError("its header does not end with '}' and spaces")
-    bare = SPACE.sub(b"", STRING.sub(b"", text))
+    bare = without_strings(text)
     deep = _TOO_DEEP.search(bare, 1)
     # Two lists a tensor, at most two objects without (the whole and the metadata): bounds what junk could cost.
     lists, objects = bare.count(b"["), bare.count(b"{")

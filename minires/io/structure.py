@@ -21,7 +21,7 @@ from minires import nn
 
 __all__ = ["Structure", "read_structure"]
 
-_BLOCK = re.compile(r"layer(\d+)\.(\d+)\.conv1\.weight")
+_BLOCK = re.compile(r"layer([0-9]{1,6})\.([0-9]{1,6})\.conv1\.weight")
 
 
 @dataclass(frozen=True)

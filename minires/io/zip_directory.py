@@ -1,7 +1,7 @@
 """Zip files that others made: opened only if their table of members is one that a checkpoint can have.
 
 `zipfile` reads the whole table, at the end of the file, before anything can be looked at, and makes some 430 bytes of
-every 50; a member without a name is an IndexError to it.
+every 50.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ def open_zip(file: IO[bytes]) -> zipfile.ZipFile:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     limited = _Limited(file, MAX_DIRECTORY + size // 1000)
-    try:
-        archive = zipfile.ZipFile(limited)  # type: ignore[arg-type]
-    except IndexError:
-        raise zipfile.BadZipFile("its table of members is damaged: a name is missing") from None
+    archive = zipfile.ZipFile(limited)
     limited.limit = None  # members may be as large as they are
     return archive
 

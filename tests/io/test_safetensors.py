@@ -209,7 +209,10 @@ FORGED = {
     "lone surrogate": (forged({"\ud800": entry()}, EIGHT), "lone surrogate"),
     "not json": (forged(b"{a}"), "Expecting property name"),
     "nan": (forged(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,8]}}', EIGHT), "NaN is not JSON"),
-    "infinity": (forged(b'{"a":{"dtype":"F32","shape":[Infinity],"data_offsets":[0,8]}}', EIGHT), "Infinity is not JSON"),
+    "infinity": (
+        forged(b'{"a":{"dtype":"F32","shape":[Infinity],"data_offsets":[0,8]}}', EIGHT),
+        "Infinity is not JSON",
+    ),
     "duplicate": (
         forged(
             b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'
