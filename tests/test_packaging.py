@@ -75,7 +75,7 @@ ALLOWED = {
     "threadpoolctl": {"minires.kernels.cpu", "minires.cli", "minires.train", "minires.compat", "minires.threads"},
     "rich": {"minires.cli", "minires.train", "minires.data"},
     "matplotlib": {"minires.train", "minires.viz", "minires.cli.doctor"},
-    "PIL": {"minires.data", "minires.cli"},
+    "PIL": {"minires.data", "minires.cli", "minires.train.report"},
     "torch": {"minires.bench"},
     "onnxruntime": {"minires.bench"},
     "openvino": {"minires.bench"},

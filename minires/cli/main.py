@@ -19,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from minires.cli import bench, data, doctor, evaluate, predict, run_torch, summary, train, warmup
+from minires.cli import bench, data, doctor, evaluate, predict, report, run_torch, summary, train, warmup
 from minires.cli.output import FirstLineHelp
 from minires.errors import (
     ArgumentError,
@@ -33,7 +33,7 @@ from minires.errors import (
 
 __all__ = ["main"]
 
-VERBS = (train, evaluate, predict, summary, data, doctor, warmup, bench, run_torch)
+VERBS = (train, evaluate, predict, report, summary, data, doctor, warmup, bench, run_torch)
 EPILOG = """\
 examples:
   minires train                                         a small ResNet on the digits that come with minires
@@ -95,7 +95,7 @@ def _run(argv: list[str]) -> int:
     parser = build_parser()
     known = {name: verb for verb in VERBS for name in verb.NAMES}
     if argv and not argv[0].startswith("-") and argv[0] not in known:
-        raise UnknownNameError.for_name("command", argv[0], [verb.NAMES[0] for verb in VERBS])
+        raise UnknownNameError.for_name("command", argv[0], list(known))
     if not argv:
         parser.print_help()
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -323,3 +324,32 @@ def test_warmup_compiles_what_a_model_needs_and_says_where_it_lies(capsys: pytes
 def test_warmup_refuses_sizes_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["warmup", "--image-size", "0"]) == 2
     assert "warmup: --image-size must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_report_writes_a_page_and_compare_lays_runs_side_by_side(minires: Run, trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("PIL")
+    runs = [tmp_path / name for name in ("a", "b")]
+    for run in runs:
+        shutil.copytree(trained / "runs" / "digits-resnet8", run)
+    config = runs[1] / "config.toml"
+    config.write_text(config.read_text().replace("seed = 0", "seed = 1"))
+    done = minires("report", str(runs[0]), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout
+    page = (runs[0] / "report.html").read_text()
+    assert page.startswith("<!doctype html>") and "Most confident mistakes" in page
+    done = minires("compare", "a", "b", "--html", "c.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "seed" in done.stdout and "over 2 seeds" in done.stdout
+    assert (tmp_path / "c.html").read_text().count("<svg") == 6
+    found = json.loads(minires("compare", "a", "b", "--json", cwd=tmp_path).stdout)
+    assert found["differing"] == {"seed": [0, 1]}
+    assert [run["epochs"] for run in found["runs"]] == [2, 2]
+
+
+@pytest.mark.parametrize("words", [("report", "nowhere"), ("compare", "nowhere", "here"), ("compare", "one")])
+def test_report_and_compare_say_what_is_missing(minires: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = minires(*words, cwd=tmp_path)
+    assert done.returncode == (2 if words[-1] == "one" else 3)
+    assert words[0] in done.stderr and "Traceback" not in done.stderr
