@@ -29,6 +29,8 @@ MEAN = np.array([0.2, 0.5, 0.8])
 IMAGES = random_dataset(24).images
 IMAGE_STEPS = [name for name in known_steps() if isinstance(parse_step(name), ImageStep)]
 
+COMPUTE_IN_FLOAT = ("color_jitter", "random_resized_crop", "shrink")
+
 
 def draws(count, seed=0, epoch=0, first=0):
     return Draws(seed, epoch, range(first, first + count))
@@ -44,7 +46,8 @@ def test_image_step_depends_on_each_sample_alone(name):
         assert np.array_equal(step(IMAGES[[index]], Draws(0, 0, [index]), MEAN)[0], together[index])
 
 
-@pytest.mark.parametrize("name", IMAGE_STEPS)
+# shrink draws nothing, and changes the shape: see test_augment_resample.py
+@pytest.mark.parametrize("name", [n for n in IMAGE_STEPS if n != "shrink"])
 def test_image_step_changes_with_the_epoch_and_not_its_input(name):
     step, before = parse_step(name), IMAGES.copy()
     first, second = step(IMAGES, draws(24), MEAN), step(IMAGES, draws(24, epoch=1), MEAN)
@@ -53,7 +56,7 @@ def test_image_step_changes_with_the_epoch_and_not_its_input(name):
     assert np.array_equal(IMAGES, before)
 
 
-@pytest.mark.parametrize("name", [n for n in IMAGE_STEPS if n != "color_jitter"])
+@pytest.mark.parametrize("name", [n for n in IMAGE_STEPS if n not in COMPUTE_IN_FLOAT])
 def test_image_step_bytes_and_fractions_agree(name):
     step = parse_step(name)
     as_bytes = step(IMAGES, draws(24), fill_value(IMAGES, MEAN)[:, 0, 0] / 255.0) / 255.0

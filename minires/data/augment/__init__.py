@@ -8,6 +8,8 @@
 | `alternating_flip`                                      | mirror in every other epoch                              |
 | `cutout:size=8`                                         | paint over a square                                      |
 | `random_erasing:p=0.5,low=0.02,high=0.33,ratio=0.3,value=mean` | paint over a random rectangle                     |
+| `random_resized_crop:low=0.08,ratio=0.75`               | a window of random area and shape, brought to full size  |
+| `shrink:pixels=14,epochs=4`                             | smaller images in the first epochs                       |
 | `color_jitter:brightness=0.4,contrast=0.4,saturation=0.4` | blend with black, the mean grey, the own grey          |
 | `mixup:alpha=0.2,p=1.0`                                 | average with another sample, labels too                  |
 | `cutmix:alpha=1.0,p=1.0`                                | a rectangle of another sample, labels by area            |
@@ -20,6 +22,7 @@ from minires.data.augment.erase import Cutout, RandomErasing
 from minires.data.augment.geometry import AlternatingFlip, Flip, PadCrop, Translate, crop, horizontal_flip
 from minires.data.augment.mix import CutMix, Mixup, one_hot
 from minires.data.augment.pipeline import Pipeline
+from minires.data.augment.resample import RandomResizedCrop, Shrink, resample, resampling_matrix
 from minires.data.augment.step import ImageStep, MixStep, Step, known_steps, parse_step
 
 __all__ = [
@@ -34,6 +37,8 @@ __all__ = [
     "PadCrop",
     "Pipeline",
     "RandomErasing",
+    "RandomResizedCrop",
+    "Shrink",
     "Step",
     "Translate",
     "adjust_brightness",
@@ -45,4 +50,6 @@ __all__ = [
     "known_steps",
     "one_hot",
     "parse_step",
+    "resample",
+    "resampling_matrix",
 ]
