@@ -91,6 +91,7 @@ _LAZY_NAMES = {
     "as_torch": "minires.compat",
     "compile": "minires.infer.plan",
     "load_plan": "minires.infer.plan",
+    "load_onnx": "minires.infer.onnx_import",
     "save": "minires.io.archive",
     "load": "minires.io.archive",
     "load_model": "minires.io.load_model",

@@ -207,7 +207,7 @@ def load_plan(path: str | os.PathLike[str], *, kernels: str | None = None) -> Pl
     """Read a plan that `Plan.save` wrote; the model's code is not needed, and nothing of the file is run to read it.
 
     Args:
-        path: a safetensors file.
+        path: a safetensors file; or an ONNX file, which `minires.load_onnx` reads.
         kernels: as for `compile`; a plan may be made on one set and run on another.
 
     Raises:
@@ -215,7 +215,15 @@ def load_plan(path: str | os.PathLike[str], *, kernels: str | None = None) -> Pl
         CheckpointError: the file holds no plan, or one that does not fit together; says what is wrong.
     """
     from minires.infer.saved import read_plan
+    from minires.io.sniff import is_onnx
 
+    if os.path.isfile(path):
+        with open(path, "rb") as file:
+            head = file.read(16)
+        if is_onnx(head) and head[8:9] != b"{":  # where safetensors' header begins
+            from minires.infer.onnx_import import load_onnx
+
+            return load_onnx(path, kernels=kernels)
     return Plan(read_plan(path), backend.current_kernels() if kernels is None else backend.kernel_set(kernels))
 
 
