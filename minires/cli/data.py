@@ -1,13 +1,18 @@
-"""`minires data`: which data sets there are and where they lie; with a name, one of them; with --download, fetch it."""
+"""`minires data`: which data sets there are and where they lie; with a name, one of them; with --download, fetch it.
+
+`minires data check FOLDER`: what is wrong with your own images: corrupt files, copies, imbalance, sizes.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
-from minires.cli.output import FirstLineHelp, print_json, print_next, print_table
+from minires.cli.output import FirstLineHelp, bold, print_json, print_next, print_table, progress_bar, require_package
 
 NAMES = ("data",)
+SHOWN = 20  # lines of each kind of finding
 
 
 def add_parser(verbs: Any) -> None:
@@ -16,8 +21,9 @@ def add_parser(verbs: Any) -> None:
         "data", help="list, describe, download data sets", description=__doc__, formatter_class=FirstLineHelp
     )
     parser.add_argument(
-        "name", metavar="NAME", nargs="?", help="one data set: counts, classes, normalisation (reads it)"
+        "name", metavar="NAME", nargs="?", help="one data set: counts, classes, normalisation (reads it); or check"
     )
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", help="after check: a folder of images to look through")
     parser.add_argument("--download", action="store_true", help="fetch it if it is not here")
     parser.add_argument("--data-dir", metavar="DIR", help="where its files lie, or shall lie")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -28,6 +34,12 @@ def run(args: argparse.Namespace) -> int:
     """List or describe."""
     from minires.errors import ArgumentError
 
+    if args.name == "check":
+        return _check(args)
+    if args.folder is not None:
+        raise ArgumentError(
+            f"data: {args.folder!r} is one word too many; `minires data check FOLDER` looks through images"
+        )
     if args.name is None:
         if args.download:
             raise ArgumentError(
@@ -110,3 +122,41 @@ def _describe(args: argparse.Namespace) -> int:
         print(f"licence: {licence}")
     print_next((f"minires train --data {args.name}", "train on it"))
     return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    """Look through a folder; exit code 3 if something is wrong with it."""
+    from minires.data.check import check_folder
+    from minires.errors import ArgumentError
+
+    if args.folder is None:
+        raise ArgumentError("data check: name a folder, for example `minires data check photos`")
+    require_package("pillow", "PIL", "reading image files")
+    folder = args.folder.removeprefix("folder:")
+    with progress_bar(f"looking through {folder}") as tell:
+        report = check_folder(folder, on_image=tell)
+    code = 3 if report.faults else 0
+    if args.json:
+        print_json(report.as_dict())
+        return code
+    splits = report.splits
+    total = [sum(counts[split] for counts in report.counts.values()) for split in splits]
+    print_table(
+        ["class", *(split or "images" for split in splits)],
+        [[label, *(f"{counts[split]:,}" for split in splits)] for label, counts in report.counts.items()],
+        title=f"{folder}: {len(report.images):,} images in {len(report.counts)} classes",
+        footer=["total", *(f"{count:,}" for count in total)],
+    )
+    for name, found in report.sizes().items():
+        print(f"{name}: {found['least']} to {found['largest']} pixels, median {found['median']:g}")
+    for title, lines in (("wrong", report.faults), ("worth knowing", report.notes)):
+        if lines:
+            print(f"\n{bold(title)}")
+            for line in lines[:SHOWN]:
+                print(f"  {line}")
+            if len(lines) > SHOWN:
+                print(f"  and {len(lines) - SHOWN:,} more: `minires data check {shlex.quote(folder)} --json` has all")
+    if not report.faults:
+        print("\nnothing is wrong with it")
+        print_next((f"minires train --data folder:{shlex.quote(folder)}", "train on it"))
+    return code

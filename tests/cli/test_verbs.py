@@ -353,3 +353,23 @@ def test_report_and_compare_say_what_is_missing(minires: Run, tmp_path: Path, wo
     done = minires(*words, cwd=tmp_path)
     assert done.returncode == (2 if words[-1] == "one" else 3)
     assert words[0] in done.stderr and "Traceback" not in done.stderr
+
+
+def test_data_check_says_what_is_wrong_and_exits_with_3(minires: Run, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(12):
+            pixels = np.random.default_rng(i + 50 * (label == "dog")).integers(0, 256, (40, 40, 3), np.uint8)
+            image.fromarray(pixels).save(tmp_path / "photos" / label / f"{i}.png")
+    done = minires("data", "check", "photos", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "nothing is wrong" in done.stdout and "folder:photos" in done.stdout
+    (tmp_path / "photos/cat/3.png").write_bytes(b"no image")
+    done = minires("data", "check", "folder:photos", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "cat/3.png" in done.stdout
+    found = json.loads(minires("data", "check", "photos", "--json", cwd=tmp_path).stdout)
+    assert found["images"] == 23 and found["unreadable"][0]["file"] == "cat/3.png"
+    assert minires("data", "check", cwd=tmp_path).returncode == 2
+    assert minires("data", "digits", "photos", cwd=tmp_path).returncode == 2
