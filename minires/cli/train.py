@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from minires.cli.output import FirstLineHelp, bold, print_json, print_next, print_table
@@ -13,6 +14,7 @@ NAMES = ("train",)
 EPILOG = """\
 examples:
   minires train
+  minires train --recipe fashion-mnist-fast
   minires train --data fashion-mnist --model resnet20 --epochs 8
   minires train --data cifar10 --augment pad_crop:4,flip,cutout:8 --schedule cosine --warmup-epochs 1
   minires train --print-config > my.toml; minires train --config my.toml --set lr=0.05
@@ -21,14 +23,20 @@ examples:
 Ctrl-C saves and stops; twice stops at once."""
 METAVARS = {int: "N", float: "X", str: "NAME", bool: "true|false"}
 GROUPS = {
-    "data": ("data", "data_dir", "limit", "val_fraction", "augment"),
-    "model": ("model", "model_options"),
+    "recipe": ("recipe",),
+    "data": ("data", "data_dir", "limit", "per_class", "image_size", "val_fraction", "augment"),
+    "model": ("model", "model_options", "zero_gamma", "weights", "head", "freeze"),
     "optimisation": (
-        "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "clip_norm",
-        "label_smoothing",
+        "epochs", "max_steps", "batch_size", "accumulate", "optimizer", "lr", "momentum", "nesterov", "weight_decay",
+        "decay_bn", "clip_norm", "label_smoothing", "ema_decay", "patience",
     ),
-    "learning rate": ("schedule", "warmup_epochs", "milestones", "step_epochs", "gamma"),
-    "run": ("seed", "workers", "device", "run_dir", "name", "test_every"),
+    "learning rate": (
+        "schedule", "warmup_epochs", "milestones", "milestone_steps", "step_epochs", "gamma", "stage_lr",
+    ),
+    "judging": ("flip_tta", "test_every"),
+    "run": (
+        "seed", "workers", "device", "run_dir", "name", "checkpoint_every", "checkpoint_seconds",
+    ),
 }  # fmt: skip
 
 
@@ -55,6 +63,7 @@ def add_parser(verbs: Any) -> None:
     how.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting, value in TOML; may be repeated"
     )
+    how.add_argument("--list-recipes", action="store_true", help="the named recipes, where each is from, and stop")
     how.add_argument("--print-config", action="store_true", help="print all settings as TOML and stop")
     how.add_argument("--resume", metavar="RUN", help="go on with an interrupted run, from its last.ckpt")
     how.add_argument(
@@ -68,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     from minires.errors import ArgumentError
     from minires.train.config import FIELDS, build_config, parse_assignment, read_toml, to_toml
 
+    if args.list_recipes:
+        return _list_recipes(args.json)
     options = dict(
         parse_assignment(f"{name}={getattr(args, name)}") for name in FIELDS if getattr(args, name) is not None
     )
@@ -95,7 +106,24 @@ def run(args: argparse.Namespace) -> int:
         print_json(document)
     else:
         _report(document)
-    return 130 if result.interrupted else 0
+    return result.exit_code
+
+
+def _list_recipes(as_json: bool) -> int:
+    """Every named recipe: what it trains, where it is from, what it reached here."""
+    from minires.train.recipes import all_recipes
+
+    recipes = all_recipes()
+    if as_json:
+        print_json([asdict(recipe) for recipe in recipes])
+        return 0
+    for recipe in recipes:
+        print(f"{bold(recipe.name)}\n    {recipe.title}\n    source  {recipe.source}\n    reached {recipe.reached}")
+    print_next(
+        ("minires train --recipe NAME", "train by it"),
+        ("minires train --recipe NAME --print-config", "all its settings"),
+    )
+    return 0
 
 
 def _report(document: dict[str, Any]) -> None:
@@ -115,11 +143,11 @@ def _report(document: dict[str, Any]) -> None:
     best = document["best"]
     if best:
         seen = f", test {100 * best['test_accuracy']:.2f} %" if best["test_accuracy"] is not None else ""
-        print(f"best.ckpt: epoch {best['epoch']}, chosen by validation ({100 * best['val_accuracy']:.2f} %){seen}")
+        print(f"best.safetensors: epoch {best['epoch']}, chosen by validation ({100 * best['val_accuracy']:.2f} %){seen}")
     if document["curves"]:
         print(f"curves: {document['curves']}")
     print_next(
-        (f"minires eval {path}", "test accuracy and confusions of best.ckpt"),
+        (f"minires eval {path}", "test accuracy and confusions of the best epoch"),
         (f"minires predict IMAGE.png --checkpoint {path}", "classify your own image"),
         (f"minires train --config {path}/config.toml --set seed=1", "the same again, other random numbers"),
     )

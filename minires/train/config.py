@@ -1,8 +1,8 @@
 """Every setting of a training run, in one flat table that can be printed, saved and read back.
 
-Four layers, each over the one before: the defaults below, the recipe of the data set, a TOML file (`--config`), the
-command line (`--epochs 5`, `--set lr=0.1`). What came out is written into the run's folder, so a run can be repeated
-from it.
+Four layers, each over the one before: the defaults below, a recipe (the one named, else the data set's own; see
+`recipes/`), a TOML file (`--config`), the command line (`--epochs 5`, `--set lr=0.1`). What came out is written into the
+run's folder, so a run can be repeated from it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from minires.errors import ConfigError, UnknownNameError
+from minires.train.recipes import DEFAULTS, load_recipe
 
-__all__ = ["RECIPES", "TrainConfig", "build_config", "model_arguments", "parse_assignment", "read_toml", "to_toml"]
+__all__ = ["TrainConfig", "build_config", "model_arguments", "parse_assignment", "read_toml", "to_toml"]
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "onecycle", "step", "multistep", "linear")
+HEADS = ("new", "probe", "keep")
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -29,15 +31,18 @@ def _setting(default: Any, text: str) -> Any:
 
 @dataclass
 class TrainConfig:
-    """The settings of one training run. The defaults are the recipe for small photographs; `RECIPES` holds what
-    differs.
+    """The settings of one training run. The defaults suit small photographs; `recipes/` holds what differs.
 
     Nothing is None: an empty string or 0 means "not set", so that every value can stand in a TOML file.
     """
 
+    recipe: str = _setting("", "named settings below these: `minires train --list-recipes` (empty: the data set's own)")
+
     data: str = _setting("digits", "data set: `minires data` lists them; or folder:PATH")
     data_dir: str = _setting("", "where its files lie (empty: $MINIRES_DATA, then the usual places)")
     limit: int = _setting(0, "train on the first N images only (0: all)")
+    per_class: int = _setting(0, "train on N images of each class only, drawn by the seed (0: all)")
+    image_size: int = _setting(64, "pixels a side to which the images of folder:PATH are brought")
     val_fraction: float = _setting(
         0.1, "part of the training images kept aside to choose the best checkpoint (0: none)"
     )
@@ -48,17 +53,33 @@ class TrainConfig:
         metadata={"text": "options of the architecture as key=value: shortcut=B, width=8, plain=true"},
     )
 
+    zero_gamma: bool = _setting(False, "begin with every residual block as the identity: its last batch norm at 0")
+    weights: str = _setting("", "begin from the weights of this file or run (empty: from random ones)")
+    head: str = _setting(
+        "new", "the last layer over given weights: new (random), probe (fitted on the features), keep (the file's)"
+    )
+    freeze: str = _setting("", "stem, layer1, ...: given weights up to and with this stage stay as they are")
+
     epochs: int = _setting(30, "passes over the training images")
+    max_steps: int = _setting(
+        0, "stop after so many steps, in the middle of an epoch too; sets epochs (0: epochs count)"
+    )
     batch_size: int = _setting(128, "images in one step")
+    accumulate: int = _setting(1, "pieces in which a step's images are computed; their gradients add up to the batch's")
     optimizer: str = _setting("sgd", "one of: " + ", ".join(OPTIMIZERS))
     lr: float = _setting(0.1, "highest learning rate")
     momentum: float = _setting(0.9, "of sgd; beta1 of adam and adamw")
     nesterov: bool = _setting(True, "sgd looks ahead along its momentum")
     weight_decay: float = _setting(5e-4, "pull of the weights towards zero")
+    decay_bn: bool = _setting(True, "weight decay on batch norm and bias parameters too")
     clip_norm: float = _setting(0.0, "scale gradients down to this norm (0: never)")
     label_smoothing: float = _setting(
         0.0, "spread this part of the target over all classes (and of what the training loss can reach)"
     )
+    ema_decay: float = _setting(
+        0.0, "judge and keep as best the running mean of the weights, this much of it kept at each step (0: none)"
+    )
+    patience: int = _setting(0, "stop after so many epochs without a better validation (0: never)")
 
     schedule: str = _setting("onecycle", "one of: " + ", ".join(SCHEDULES))
     warmup_epochs: float = _setting(
@@ -67,20 +88,30 @@ class TrainConfig:
     milestones: list[int] = field(
         default_factory=list, metadata={"text": "epochs after which multistep multiplies by gamma"}
     )
+    milestone_steps: list[int] = field(
+        default_factory=list, metadata={"text": "the same in steps, in place of milestones"}
+    )
     step_epochs: int = _setting(30, "step multiplies by gamma every so many epochs")
     gamma: float = _setting(0.1, "factor of step and multistep")
+    stage_lr: float = _setting(
+        1.0, "each stage below the head learns at this part of the rate of the one above it (1: all alike)"
+    )
 
     augment: list[str] = field(
         default_factory=lambda: ["pad_crop:4", "flip"],
         metadata={"text": "steps in order, see minires.data.augment; options after a colon"},
     )
-
     seed: int = _setting(0, "of everything random: weights, order of images, augmentation")
     workers: int = _setting(1, "background threads that prepare batches (0: none)")
     device: str = _setting("cpu", "cpu or cuda")
+    checkpoint_every: int = _setting(0, "steps between saves of last.ckpt inside an epoch (0: by time alone)")
+    checkpoint_seconds: float = _setting(300.0, "seconds between saves of last.ckpt inside an epoch (0: at its end)")
     run_dir: str = _setting("runs", "folder in which the run gets a folder of its own")
     name: str = _setting(
         "", "name of that folder (empty: made from data set and model; a number is added if it is taken)"
+    )
+    flip_tta: bool = _setting(
+        False, "judge by the mean of the logits of an image and its mirror; said wherever the figure is shown"
     )
     test_every: int = _setting(
         1, "epochs between looks at the test set; never used to choose anything (0: only at the end)"
@@ -97,24 +128,43 @@ class TrainConfig:
             if not ok:
                 raise ConfigError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
 
-        for name, kind, known in (("optimizer", "optimizer", OPTIMIZERS), ("schedule", "schedule", SCHEDULES)):
+        known_names = (
+            ("optimizer", "optimizer", OPTIMIZERS),
+            ("schedule", "schedule", SCHEDULES),
+            ("head", "head", HEADS),
+        )
+        for name, kind, known in known_names:
             if getattr(self, name) not in known:
                 raise UnknownNameError.for_name(kind, getattr(self, name), known)
         Pipeline(self.augment)  # reads every step, and complains about those it does not know
         for option in self.model_options:
             need("=" in option, "model_options", "a list of key=value")
-        for name in ("epochs", "batch_size", "step_epochs"):
+        for name in ("epochs", "batch_size", "step_epochs", "accumulate", "image_size"):
             need(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("limit", "workers", "seed", "warmup_epochs", "weight_decay", "clip_norm", "test_every"):
+        for name in (
+            "limit", "per_class", "workers", "seed", "warmup_epochs", "weight_decay", "clip_norm", "test_every",
+            "max_steps", "patience",
+        ):  # fmt: skip
             need(getattr(self, name) >= 0, name, "0 or more")
         # Two-sided, or "smaller than" written as "not at least": NaN, which TOML can spell, fails every comparison.
         need(0 < self.lr < float("inf"), "lr", "a positive number")
         need(0 <= self.momentum < 1, "momentum", "in [0, 1)")
         need(0 <= self.label_smoothing < 1, "label_smoothing", "in [0, 1)")
         need(0 <= self.val_fraction < 1, "val_fraction", "in [0, 1)")
+        need(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)")
         need(0 < self.gamma <= 1, "gamma", "in (0, 1]")
-        need(all(m >= 1 for m in self.milestones), "milestones", "epochs from 1 on")
-        need(self.milestones == sorted(self.milestones), "milestones", "in ascending order")
+        need(0 < self.stage_lr <= 1, "stage_lr", "in (0, 1]")
+        for name, unit in (("milestones", "epochs"), ("milestone_steps", "steps")):
+            need(all(m >= 1 for m in getattr(self, name)), name, f"{unit} from 1 on")
+            need(getattr(self, name) == sorted(getattr(self, name)), name, "in ascending order")
+        need(self.accumulate <= self.batch_size, "accumulate", f"at most batch_size = {self.batch_size}")
+        need(not self.patience or self.val_fraction > 0, "patience", "0 where val_fraction is 0: it watches validation")
+        for name, asked in (("freeze", self.freeze), ("head", self.head != "new")):
+            need(
+                bool(self.weights) or not asked,
+                "weights",
+                f"given where {name} = {getattr(self, name)!r} (--weights FILE)",
+            )
         need(self.device.split(":")[0] in ("cpu", "cuda"), "device", "cpu or cuda")
         need(not self.nesterov or self.momentum > 0 or self.optimizer != "sgd", "nesterov", "false where momentum is 0")
         need(
@@ -123,22 +173,6 @@ class TrainConfig:
             "a name, not a path",
         )
 
-
-# What differs from the defaults, by data set. Anything else ("generic") takes the defaults as they are.
-RECIPES: dict[str, dict[str, Any]] = {
-    # 8x8 pixels, 1,797 of them: the smallest net is enough, and a flipped 2 is not a 2. Test accuracy with seeds 1 to 4:
-    # 99.4, 99.2, 99.2, 99.4 %; without label smoothing 99.7, 98.9, 97.8, 98.6 %.
-    "digits": {
-        "model": "resnet8",
-        "epochs": 20,
-        "batch_size": 64,
-        "label_smoothing": 0.1,
-        "augment": ["translate:1"],
-    },
-    "mnist": {"model": "resnet8", "epochs": 5, "augment": ["translate:2"]},
-    "fashion-mnist": {"model": "resnet20", "epochs": 8},
-    "generic": {},
-}
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(TrainConfig)}
 TYPES: dict[str, Any] = get_type_hints(TrainConfig)
@@ -157,8 +191,10 @@ def model_arguments(config: TrainConfig) -> dict[str, Any]:
 
 
 def build_config(*layers: Mapping[str, Any]) -> TrainConfig:
-    """Lay settings over one another: defaults, then the recipe of the data set they name, then each of `layers` in
-    order.
+    """Lay settings over one another: defaults, then the recipe that they name or that their data set has, then each of
+    `layers` in order.
+
+    Options of a model belong to it: a layer that names another model drops the recipe's.
 
     Raises:
         UnknownNameError: a key that is no setting (with the nearest ones), or a name that is not known.
@@ -168,8 +204,25 @@ def build_config(*layers: Mapping[str, Any]) -> TrainConfig:
     for layer in layers:
         for key, value in layer.items():
             given[key] = _typed(key, value)
-    data = given.get("data", FIELDS["data"].default)
-    return TrainConfig(**{**RECIPES.get(data, RECIPES["generic"]), **given})
+    base = _recipe_settings(given)
+    if given.get("model", base.get("model")) != base.get("model"):
+        base.pop("model_options", None)
+    return TrainConfig(**{**base, **given})
+
+
+def _recipe_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recipes say under `given`; the name of the one taken is among it."""
+    name = given.get("recipe", "")
+    named = {key: _typed(key, value) for key, value in load_recipe(name).settings.items()} if name else {}
+    if "data" in named:
+        return named
+    own = DEFAULTS.get(given.get("data", FIELDS["data"].default))
+    if own is None:
+        return named
+    under = {key: _typed(key, value) for key, value in load_recipe(own).settings.items()}
+    if named.get("model", under.get("model")) != under.get("model"):
+        under.pop("model_options", None)
+    return {"recipe": own, **under, **named}
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

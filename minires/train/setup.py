@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import minires
-from minires import models, optim
+from minires import models, nn, optim
 from minires.data import ArrayDataset, BatchLoader, load, split_validation
 from minires.errors import ConfigError
+from minires.models import BasicBlock, Bottleneck
 from minires.nn import Module
 from minires.optim import lr_scheduler
 from minires.train.config import TrainConfig, model_arguments
+from minires.train.stages import stage_names, stage_of
 
 __all__ = ["Parts", "build_model", "build_optimizer", "build_parts", "build_schedule"]
 
@@ -27,6 +29,8 @@ class Parts:
     model: Module
     optimizer: optim.Optimizer
     schedule: Any
+    # What else has a state, by name: objects with `state_dict` and `load_state_dict`, part of every checkpoint.
+    stateful: dict[str, Any] = field(default_factory=dict)
 
 
 def build_parts(config: TrainConfig) -> Parts:
@@ -39,7 +43,7 @@ def build_parts(config: TrainConfig) -> Parts:
     """
     # The model's name is checked before any data is read or downloaded: a typing error should not cost minutes.
     models.model_options(config.model)
-    train, test = load(config.data, config.data_dir or None)
+    train, test = load(config.data, config.data_dir or None, size=config.image_size)
     if config.limit:
         train = train.subset(range(min(config.limit, len(train))))
     validation = None
@@ -51,6 +55,8 @@ def build_parts(config: TrainConfig) -> Parts:
         validation = None  # too few images to spare one
     minires.manual_seed(config.seed)
     model = build_model(config, train.num_classes, train.image_shape)
+    if config.zero_gamma:
+        zero_gamma(model)
     if config.device != "cpu":
         model.to(config.device)
     loader = BatchLoader(
@@ -80,17 +86,58 @@ def build_model(config: TrainConfig, num_classes: int, image_shape: tuple[int, i
 
 
 def build_optimizer(config: TrainConfig, model: Module) -> optim.Optimizer:
-    """The optimiser that the settings name, over all parameters of the model."""
+    """The optimiser that the settings name, over the parameters of the model that are not frozen."""
+    groups = parameter_groups(config, model)
     if config.optimizer == "sgd":
         return optim.SGD(
-            model.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.nesterov,
+            groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
         )
     kind = {"adam": optim.Adam, "adamw": optim.AdamW}[config.optimizer]
-    return kind(model.parameters(), lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
+    return kind(groups, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
+
+
+def parameter_groups(config: TrainConfig, model: Module) -> list[dict[str, Any]]:
+    """The parameters that learn, in groups of one learning rate and one weight decay, the fastest group first.
+
+    `stage_lr` = r: a parameter k stages below the head learns at lr r^k. `decay_bn` = false: parameters of one dimension
+    (the scale and shift of batch norm, every bias) are not pulled towards zero: they are few, they do not multiply other
+    layers' noise, and a scale pulled to zero is made up for by the next layer's weights.
+
+    Source: Howard & Ruder 2018 (arXiv 1801.06146), section 3.2; He et al. 2018 (arXiv 1812.01187), section 3.1.
+    """
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    names = stage_names(model) if config.stage_lr < 1 else []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        below = len(names) - 1 - names.index(stage_of(name, names)) if names else 0
+        spared = not config.decay_bn and parameter.ndim <= 1
+        group = groups.setdefault((below, spared), {"params": [], "lr": config.lr * config.stage_lr**below})
+        group["params"].append(parameter)
+        if spared:
+            group["weight_decay"] = 0.0
+    return [groups[key] for key in sorted(groups)]
+
+
+def zero_gamma(model: Module) -> None:
+    """Set the scale of the last batch norm of every residual block to 0: each block begins as its shortcut.
+
+    Only where that norm stands behind the last convolution. In pre-activation blocks a ReLU and a convolution follow, and
+    a scale of 0 in front of a ReLU has gradient 0: it would stay there.
+
+    Raises:
+        ConfigError: a network of other blocks.
+
+    Source: Goyal et al. 2017 (arXiv 1706.02677), section 5.1.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, BasicBlock | Bottleneck)]
+    if not blocks or any(block.plain for block in blocks):
+        raise ConfigError(
+            f"zero_gamma: {type(model).__name__} has no residual blocks that end in a batch norm; leave zero_gamma out"
+        )
+    for block in blocks:
+        last: Any = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+        nn.init.zeros_(last.weight)
 
 
 def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, steps_per_epoch: int) -> Any:
@@ -104,10 +151,11 @@ def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, steps_per_ep
     Returns:
         An lr_scheduler.
     """
-    total = config.epochs * steps_per_epoch
+    total = config.max_steps or config.epochs * steps_per_epoch
     if config.schedule == "onecycle":
         # cycle_momentum=False: the momentum stays what the settings say. A fifth of the run rises, the rest falls.
-        return lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=total, pct_start=0.2, cycle_momentum=False)
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        return lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=total, pct_start=0.2, cycle_momentum=False)
     warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
     rest = total - warmup
     if config.schedule == "cosine":
@@ -117,9 +165,9 @@ def build_schedule(config: TrainConfig, optimizer: optim.Optimizer, steps_per_ep
     elif config.schedule == "step":
         main = lr_scheduler.StepLR(optimizer, config.step_epochs * steps_per_epoch, config.gamma)
     elif config.schedule == "multistep":
-        # Milestones are epochs of the whole run, also behind a warm-up.
-        steps = [m * steps_per_epoch - warmup for m in config.milestones]
-        main = lr_scheduler.MultiStepLR(optimizer, [s for s in steps if s > 0], config.gamma)
+        # Milestones count from the beginning of the run, also behind a warm-up.
+        steps = config.milestone_steps or [m * steps_per_epoch for m in config.milestones]
+        main = lr_scheduler.MultiStepLR(optimizer, [s - warmup for s in steps if s > warmup], config.gamma)
     else:
         main = lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=1)
     if not warmup:
