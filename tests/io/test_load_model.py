@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,21 +91,6 @@ def test_load_model_from_a_folder_of_hugging_face(tmp_path: Path, quiet: None, c
     assert model.pretrained_config == config
     assert model.preprocess_config == preprocess
     assert_same_logits(minires.load_model(path / "model.safetensors"), judge)  # the file finds its neighbours
-
-
-def test_load_model_equals_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "kernels", None)  # transformers looks for a package of this name
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        hf = pytest.importorskip("transformers", reason="transformers, a judge of names, is not installed")
-        for more in ({"layer_type": "basic", "hidden_sizes": FOUR}, {}, {"downsample_in_bottleneck": True}):
-            torch.manual_seed(0)
-            judge = hf.ResNetForImageClassification(hf.ResNetConfig(depths=[1, 2, 1, 3], num_labels=7, **more)).eval()
-            for name, value in judge.state_dict().items():
-                if name.endswith(("running_mean", "running_var")):
-                    value.uniform_(0.5, 1.5)
-            judge.save_pretrained(tmp_path)
-            assert_same_logits(minires.load_model(tmp_path), judge)
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])
