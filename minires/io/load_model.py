@@ -83,9 +83,10 @@ def load_model(
         stride_on_1x1: the paper's first form of the bottleneck. None: what the configuration says, else False.
 
     Returns:
-        The module, in evaluation mode, float32, in main memory. Two attributes keep what lay beside the weights, as it
-        was: `pretrained_config` (config.json) and `preprocess_config` (timm's pretrained_cfg, Hugging Face's
-        preprocessor_config.json); None where there is none.
+        The module, in evaluation mode, float32, in main memory. Three attributes keep what lay beside the weights, as it
+        was: `pretrained_config` (config.json), `preprocess_config` (timm's pretrained_cfg, Hugging Face's
+        preprocessor_config.json, the data set's facts of a training run of ours), None where there is none; and
+        `weights_file`. `minires.data.preprocess.transform_for(model)` makes use of them.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -116,7 +117,8 @@ def load_model(
         logger.warning("%s: took %s", where, content.chosen)
     _fill(net, state, where, num_classes)
     net.eval()
-    net.pretrained_config, net.preprocess_config = config, preprocess
+    net.pretrained_config, net.preprocess_config = config, preprocess if preprocess is not None else content.data
+    net.weights_file = file
     return net
 
 
@@ -124,6 +126,7 @@ class _Content(NamedTuple):
     state: dict[str, np.ndarray]
     chosen: str | None  # which of several state dicts
     architecture: str | None  # what the file itself says
+    data: dict[str, Any] | None = None  # what a training run of ours says of its images
 
 
 def _read(file: Path, where: str) -> _Content:
@@ -141,9 +144,14 @@ def _read(file: Path, where: str) -> _Content:
         and tree.get("format") == "minires-checkpoint"
         and isinstance(tree.get("config"), Mapping)
     ):
-        architecture = tree["config"].get("model")  # a training run of ours
+        architecture, data = tree["config"].get("model"), tree.get("data")  # a training run of ours
     state, chosen = find_state_dict(tree, where)
-    return _Content(state, chosen, architecture if isinstance(architecture, str) else None)
+    return _Content(
+        state,
+        chosen,
+        architecture if isinstance(architecture, str) else None,
+        data if isinstance(data, dict) else None,
+    )
 
 
 def _read_tree(file: Path) -> tuple[Any, Any]:
@@ -318,6 +326,12 @@ def _fill(net: Module, state: dict[str, np.ndarray], where: str, num_classes: in
         logger.warning(
             "%s: a classifier for %s classes is not in the file; it begins with fresh weights", where, num_classes
         )
+    floating = {name for name, value in net.state_dict().items() if value.array.dtype.kind == "f"}
+    for name in sorted(floating & state.keys()):
+        if state[name].dtype.kind != "f":  # load_state_dict would convert them, as torch does
+            raise CheckpointError(
+                f"{where}: {name} has dtype {state[name].dtype}; the weights of a quantised network? minires' are real numbers"
+            )
     try:
         net.load_state_dict(state)
     except StateDictError as error:
