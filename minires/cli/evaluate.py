@@ -18,7 +18,7 @@ def add_parser(verbs: Any) -> None:
         "eval", help="accuracy of a trained model on its test set", description=__doc__, formatter_class=FirstLineHelp
     )
     parser.add_argument(
-        "checkpoint", metavar="RUN", help="a run's folder (its best.ckpt is taken) or a checkpoint file"
+        "checkpoint", metavar="RUN", help="a run's folder (its best.safetensors is taken) or a checkpoint file"
     )
     parser.add_argument(
         "--data", metavar="NAME", help="another data set with the same classes (default: the one of training)"

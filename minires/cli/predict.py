@@ -19,7 +19,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help="image files (PNG, JPEG, ...)")
     parser.add_argument(
-        "--checkpoint", metavar="RUN", required=True, help="a run's folder (its best.ckpt is taken) or a file"
+        "--checkpoint", metavar="RUN", required=True, help="a run's folder (its best.safetensors is taken) or a file"
     )
     parser.add_argument("--top", metavar="N", type=int, default=5, help="how many classes to name (default: 5)")
     parser.add_argument(

@@ -143,7 +143,9 @@ def _report(document: dict[str, Any]) -> None:
     best = document["best"]
     if best:
         seen = f", test {100 * best['test_accuracy']:.2f} %" if best["test_accuracy"] is not None else ""
-        print(f"best.safetensors: epoch {best['epoch']}, chosen by validation ({100 * best['val_accuracy']:.2f} %){seen}")
+        print(
+            f"best.safetensors: epoch {best['epoch']}, chosen by validation ({100 * best['val_accuracy']:.2f} %){seen}"
+        )
     if document["curves"]:
         print(f"curves: {document['curves']}")
     print_next(

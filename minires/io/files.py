@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["write_atomically"]
+__all__ = ["remove_leftovers", "write_atomically"]
+
+_TEMPORARY = re.compile(r"\.(.+)\.\d+-[0-9a-f]{8}\.tmp")
 
 
 @contextlib.contextmanager
@@ -53,6 +56,23 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
             os.unlink(temporary)
         raise
     _sync_folder(target.parent)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
+    """Remove the temporary files that killed processes left in a folder (SIGKILL lets nobody clean up).
+
+    Only for a folder in which nobody else writes: another's temporary file looks the same.
+
+    Returns:
+        The names of the files that were being written.
+    """
+    found = []
+    for entry in Path(folder).iterdir():
+        match = _TEMPORARY.fullmatch(entry.name)
+        if match:
+            entry.unlink(missing_ok=True)
+            found.append(match[1])
+    return sorted(found)
 
 
 def _sync_folder(folder: Path) -> None:

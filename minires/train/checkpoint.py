@@ -1,22 +1,34 @@
-"""A checkpoint of a training run: one file from which training goes on, and from which `predict` works without
-anything else.
+"""The two files of a run that hold weights: last.ckpt, from which training goes on, and best.safetensors, for use.
 
-Its content, as a tree (see `minires.io.archive` for the container):
+last.ckpt, as a tree (see `minires.io.archive` for the container):
 
     format, version     "minires-checkpoint", 1
     model               state dict: weights and buffers
     optimizer, schedule their state dicts
+    stateful            those of whatever else has a state, by name ("ema", ...)
     random              state of the engine's generator (dropout)
     progress            epochs finished, batches into the next one and the sums over them, best epoch so far
+    rows                what metrics.jsonl holds
     config              every setting of the run
     data                name, classes, channels, height, width, mean and std of the data set
+    runtime             what the last bits depend on beside the settings: kernel set, threads, processor
     versions            minires, NumPy, Python
+
+Of two runs with the same settings all of it is the same, bit for bit, but for what was measured with a clock:
+`progress["seconds"]`, and in the rows the columns `run_folder.CLOCK`.
+
+best.safetensors has the weights and buffers of the best epoch under torchvision's names, which any reader of the format
+opens, and in its metadata, as JSON under "minires", what `eval` and `predict` must know: config, data, progress,
+versions; and a sha256 of the weights, because the format itself notices no flipped bit. No run can go on from it.
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
+import platform
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,37 +38,50 @@ import numpy as np
 import minires
 from minires.errors import CheckpointError, MiniresError
 from minires.io import archive
+from minires.io.safetensors import SafetensorsFile, is_safetensors, save_file
 from minires.nn import Module
 from minires.train.config import TrainConfig, build_config
-from minires.train.run_folder import find_checkpoint
-from minires.train.setup import build_model
+from minires.train.run_folder import BEST, LAST, find_checkpoint
+from minires.train.setup import Parts, build_model
 
-__all__ = ["Checkpoint", "data_facts", "load_checkpoint", "load_model", "save_checkpoint", "weights_are_finite"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "Checkpoint",
+    "data_facts",
+    "load_checkpoint",
+    "load_model",
+    "restore",
+    "save_checkpoint",
+    "save_weights",
+    "weights_not_finite",
+]
 
 FORMAT = "minires-checkpoint"
 VERSION = 1
-_KEYS = {
-    "model": dict,
-    "optimizer": dict,
-    "schedule": dict,
-    "random": dict,
-    "progress": dict,
-    "config": dict,
-    "data": dict,
-}
+_FOR_USE = ("model", "progress", "config", "data")  # dicts that both files have
+_TO_GO_ON = ("optimizer", "schedule", "random")  # and those that only last.ckpt has
 
 
 class Checkpoint:
-    """What a checkpoint file holds, checked for completeness."""
+    """What a checkpoint file holds, checked for completeness.
+
+    Attributes:
+        complete: whether training can go on from it; else `optimizer`, `schedule` and `random` are empty.
+    """
 
     def __init__(self, path: Path, tree: dict[str, Any]) -> None:
         self.path = path
-        self.model: OrderedDict[str, Any] = tree["model"]
-        self.optimizer: dict[str, Any] = tree["optimizer"]
-        self.schedule: dict[str, Any] = tree["schedule"]
-        self.random: dict[str, Any] = tree["random"]
+        self.complete = all(key in tree for key in _TO_GO_ON)
+        self.model: Mapping[str, Any] = tree["model"]
+        self.optimizer: dict[str, Any] = tree.get("optimizer", {})
+        self.schedule: dict[str, Any] = tree.get("schedule", {})
+        self.stateful: dict[str, Any] = tree.get("stateful", {})
+        self.random: dict[str, Any] = tree.get("random", {})
         self.progress: dict[str, Any] = tree["progress"]
+        self.rows: list[dict[str, Any]] | None = tree.get("rows")  # None: written before rows were kept here
         self.data: dict[str, Any] = tree["data"]
+        self.runtime: dict[str, Any] = tree.get("runtime", {})
         self.versions: dict[str, Any] = tree.get("versions", {})
         self.config: TrainConfig = build_config(tree["config"])
 
@@ -70,43 +95,76 @@ def save_checkpoint(
     schedule: Any,
     data: dict[str, Any],
     progress: dict[str, Any],
+    stateful: Mapping[str, Any] | None = None,
+    rows: list[dict[str, Any]] | None = None,
+    runtime: dict[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint; an older one at `path` stays as it is until the new one is complete.
+    """Write last.ckpt; an older one at `path` stays as it is until the new one is complete and on the disk.
 
     Args:
         path: the file.
         config: the settings of the run.
-        model, optimizer, schedule: their state dicts are stored.
+        model, optimizer, schedule, stateful: their state dicts are stored.
         data: what `data_facts` says of the training set.
         progress: where the run stands.
+        rows: what metrics.jsonl holds then.
+        runtime: what `run_folder.runtime_facts` says.
     """
-    import platform
-
     archive.save(
         {
             "format": FORMAT,
             "version": VERSION,
             "progress": progress,
+            "rows": rows or [],
             "config": asdict(config),
             "data": data,
-            "versions": {"minires": minires.__version__, "numpy": np.__version__, "python": platform.python_version()},
+            "runtime": runtime or {},
+            "versions": _versions(),
             "random": minires.random.get_rng_state(),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "schedule": schedule.state_dict(),
+            "stateful": {name: part.state_dict() for name, part in (stateful or {}).items()},
         },
         path,
     )
 
 
+def save_weights(
+    path: str | Path, *, config: TrainConfig, model: Module, data: dict[str, Any], progress: dict[str, Any]
+) -> None:
+    """Write best.safetensors: weights and buffers, and what must be known to use them.
+
+    Args: as `save_checkpoint`'s. `progress` is kept without what a clock measured, so equal runs give equal bytes.
+    """
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "progress": {key: value for key, value in progress.items() if key != "seconds"},
+        "config": asdict(config),
+        "data": data,
+        "versions": _versions(),
+        "sha256": _digest(model.state_dict()),
+    }
+    # "format": transformers reads no file without it. "architecture": what `minires.load_model` looks for.
+    metadata = {"format": "pt", "architecture": config.model, "minires": json.dumps(document)}
+    save_file(model.state_dict(), path, metadata)
+
+
+def _versions() -> dict[str, str]:
+    return {"minires": minires.__version__, "numpy": np.__version__, "python": platform.python_version()}
+
+
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint, from its file or its run's folder (best.ckpt, else last.ckpt).
+    """Read a checkpoint, from its file or its run's folder (best.safetensors, an older run's best.ckpt, last.ckpt).
 
     Raises:
         CheckpointError: there is none, it is damaged, or it holds something else (a bare state dict, for example).
     """
     file = find_checkpoint(path)
-    tree = archive.load(file)
+    with open(file, "rb") as opened:
+        weights_alone = is_safetensors(opened.read(16))
+    tree = _read_weights(file) if weights_alone else archive.load(file)
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         what = "a state dict (weights alone)" if _is_state_dict(tree) else f"a {type(tree).__name__}"
         raise CheckpointError(
@@ -117,13 +175,68 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"checkpoint: {file} has version {tree.get('version')!r}; this minires reads version {VERSION}"
         )
-    missing = [key for key, kind in _KEYS.items() if not isinstance(tree.get(key), kind)]
+    needed = _FOR_USE if weights_alone else _FOR_USE + _TO_GO_ON
+    missing = [key for key in needed if not isinstance(tree.get(key), dict)]
     if missing:
         raise CheckpointError(f"checkpoint: {file} is incomplete: {', '.join(missing)} missing or of the wrong kind")
     try:
         return Checkpoint(file, tree)
     except MiniresError as error:
         raise CheckpointError(f"checkpoint: {file}: its settings do not fit this minires: {error}") from error
+
+
+def _read_weights(file: Path) -> dict[str, Any]:
+    """The tree of a safetensors file of ours; of another's, its tensors."""
+    with SafetensorsFile(file) as tensors:
+        model: OrderedDict[str, Any] = OrderedDict(tensors)
+        text = tensors.metadata.get("minires")
+    if text is None:
+        return model
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"checkpoint: {file}: what it says of its run is damaged: {error}") from None
+    if not isinstance(document, dict):
+        return model
+    if document.get("sha256") != _digest(model):
+        raise CheckpointError(
+            f"checkpoint: {file} is damaged: its weights are not those that were written (sha256). Use another copy"
+        )
+    return {**document, "model": model}
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    """sha256 over names, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        array = np.asarray(state[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def restore(checkpoint: Checkpoint, parts: Parts) -> None:
+    """Put everything where it stood when the checkpoint was written.
+
+    Raises:
+        CheckpointError: it holds weights alone, or what it holds does not fit the parts.
+    """
+    if not checkpoint.complete:
+        raise CheckpointError(f"resume: {checkpoint.path} holds weights for use; training goes on from {LAST}")
+    if set(checkpoint.stateful) != set(parts.stateful):
+        raise CheckpointError(
+            f"resume: {checkpoint.path} has a state of {sorted(checkpoint.stateful) or 'nothing'} beside model and "
+            f"optimiser, its settings ask for {sorted(parts.stateful) or 'nothing'}"
+        )
+    try:
+        parts.model.load_state_dict(checkpoint.model)
+        parts.optimizer.load_state_dict(checkpoint.optimizer)
+        parts.schedule.load_state_dict(checkpoint.schedule)
+        for name, part in parts.stateful.items():
+            part.load_state_dict(checkpoint.stateful[name])
+        minires.random.set_rng_state(checkpoint.random)
+    except (MiniresError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"resume: {checkpoint.path} does not fit its own settings: {error}") from error
 
 
 def load_model(checkpoint: Checkpoint) -> Module:
@@ -163,10 +276,13 @@ def data_facts(dataset: Any, name: str) -> dict[str, Any]:
     }
 
 
-def weights_are_finite(model: Module) -> bool:
-    """Whether no weight and no buffer is NaN or infinite: a checkpoint with one would be no good to anybody."""
+def weights_not_finite(model: Module) -> str:
+    """The first weight or buffer that holds a NaN or an infinity, "" if none does: a checkpoint with one would be no
+    good to anybody.
+    """
     # One reduction an array: a sum of finite values is finite (or overflows, which float64 makes impossible here).
-    return all(math.isfinite(float(np.sum(t.numpy(), dtype=np.float64))) for t in model.state_dict().values())
+    bad = (k for k, t in model.state_dict().items() if not np.isfinite(np.sum(t.numpy(), dtype=np.float64)))
+    return next(bad, "")
 
 
 def _is_state_dict(tree: Any) -> bool:

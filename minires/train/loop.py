@@ -11,17 +11,24 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import minires
+from minires.data import ArrayDataset
 from minires.nn import functional as F
 from minires.nn.utils import clip_grad_norm_
-from minires.train.checkpoint import Checkpoint, data_facts, save_checkpoint, weights_are_finite
+from minires.tensor import Tensor
+from minires.train.checkpoint import Checkpoint, weights_not_finite
+from minires.train.diagnose import first_in_backward, first_in_forward, gradient_sum
 from minires.train.evaluate import Evaluation, evaluate
-from minires.train.guard import InterruptGuard, check_finite
+from minires.train.guard import InterruptGuard, StopRequested, check_finite
 from minires.train.progress import Progress, Step
 from minires.train.run_folder import RunFolder
+from minires.train.saver import Saver
 from minires.train.setup import Parts
 
 __all__ = ["State", "fit", "train_epoch"]
@@ -36,6 +43,7 @@ class State:
     images: int = 0
     loss_sum: float = 0.0
     correct: int = 0
+    lr: float = 0.0  # of the last step
     seconds: float = 0.0  # spent so far, over all sessions
     best_epoch: int = 0  # 0: none yet
     best_val_accuracy: float = 0.0
@@ -60,32 +68,32 @@ class State:
         return True
 
 
-def train_epoch(parts: Parts, state: State, progress: Progress, guard: InterruptGuard, kept: str) -> float:
+def train_epoch(parts: Parts, state: State, progress: Progress, pause: Callable[[], bool], kept: str) -> None:
     """One pass over the training images, from batch `state.batch` on.
 
     Args:
         parts: model, data, optimiser, schedule.
         state: counts batches, images, loss and right answers; after an interruption it says where to go on.
         progress: is told about every step.
-        guard: when it says that Ctrl-C was pressed, the pass ends after the present step.
-        kept: the checkpoint that is still good, for the message if the loss is not finite.
-
-    Returns:
-        The learning rate of the last step.
+        pause: called after every step, where the weights are whole; true ends the pass there.
+        kept: the checkpoint that is still good, for the message if something is not finite.
     """
     model, optimizer, schedule, config = parts.model, parts.optimizer, parts.schedule, parts.config
-    lr = optimizer.param_groups[0]["lr"]
     model.train()
     for images, labels in parts.loader.iterate(state.epoch, start=state.batch):
-        lr = optimizer.param_groups[0]["lr"]
+        state.lr = float(optimizer.param_groups[0]["lr"])
+        drawn = minires.random.get_rng_state()  # to run this very step again, should it go wrong
         logits = model(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        loss = loss_of(parts, logits, labels)
         value = loss.item()
         step = state.epoch * len(parts.loader) + state.batch + 1
-        # Before backward: a loss that is no number must not reach the weights.
-        check_finite(value, "training loss", epoch=state.epoch + 1, step=step, lr=lr, kept=kept)
+        where: dict[str, Any] = {"epoch": state.epoch + 1, "step": step, "lr": state.lr, "kept": kept}
+        # Before backward: a loss that is no number must not reach the weights. Nor must a gradient.
+        again = partial(_loss_again, parts, images, labels)
+        check_finite(value, "training loss", find=partial(first_in_forward, model, again, images, drawn), **where)
         optimizer.zero_grad()
         loss.backward()
+        check_finite(gradient_sum(model), "a gradient", find=partial(first_in_backward, model, again, drawn), **where)
         if config.clip_norm > 0:
             clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
@@ -108,84 +116,94 @@ def train_epoch(parts: Parts, state: State, progress: Progress, guard: Interrupt
                 state.images,
             )
         )
-        if guard.requested:
+        if pause():
             break
-    return float(lr)
+
+
+def loss_of(parts: Parts, logits: Tensor, labels: Tensor) -> Tensor:
+    """What training makes small: mean cross-entropy, with smoothed labels where the settings say so."""
+    return F.cross_entropy(logits, labels, label_smoothing=parts.config.label_smoothing)
+
+
+def _loss_again(parts: Parts, images: Tensor, labels: Tensor) -> Tensor:
+    return loss_of(parts, parts.model(images), labels)
 
 
 def fit(
-    parts: Parts, folder: RunFolder, progress: Progress, resume: Checkpoint | None = None
+    parts: Parts, folder: RunFolder, progress: Progress, guard: InterruptGuard, resume: Checkpoint | None = None
 ) -> tuple[State, Evaluation | None]:
-    """All epochs; after each one measure, write the row, save last.ckpt and, if validation is the best so far,
-    best.ckpt.
+    """All epochs; after each one measure, save last.ckpt and, if validation is the best so far, best.safetensors, and
+    write the row.
 
     Args:
         parts: what `build_parts` made.
         folder: where everything is written.
         progress: what the person sees.
-        resume: a checkpoint to go on from.
+        guard: says when a signal has come: the run then saves, once, and ends.
+        resume: a checkpoint to go on from. The run then ends with the bits it would have had without a break.
 
     Returns:
-        The final state, and the evaluation on the test set after the last epoch (None if Ctrl-C ended the run before
+        The final state, and the evaluation on the test set after the last epoch (None if a signal ended the run before
         it).
 
     Raises:
-        LossNotFiniteError: last.ckpt is then the one of the last epoch that ended well.
+        LossNotFiniteError: last.ckpt is then the last one that was good.
+        StorageError: something could not be written; last.ckpt is the one before.
     """
-    config, state = parts.config, State()
-    if resume is not None:
-        state = State(**resume.progress)
-        parts.model.load_state_dict(resume.model)
-        parts.optimizer.load_state_dict(resume.optimizer)
-        parts.schedule.load_state_dict(resume.schedule)
-        minires.random.set_rng_state(resume.random)
-    facts = data_facts(parts.loader.dataset, config.data)
+    config = parts.config
+    state = State() if resume is None else State(**resume.progress)
+    saver = Saver(parts, folder, state)
+    saver.begin(resume)
 
-    def save(name: str) -> None:
-        save_checkpoint(
-            folder.path / name,
-            config=config,
-            model=parts.model,
-            optimizer=parts.optimizer,
-            schedule=parts.schedule,
-            data=facts,
-            progress=asdict(state),
-        )
+    def pause() -> bool:
+        if not guard.requested:  # else the save that ends the run comes at once
+            saver.after_step()
+        return guard.requested
 
-    last = str(folder.path / "last.ckpt")
-    if resume is None:
-        save("last.ckpt")  # epoch 0: whatever happens in the first epoch, something good is there
-    earlier, began = state.seconds, time.perf_counter()
     test: Evaluation | None = None
     progress.start(config.epochs, state.epoch + 1)
-    with InterruptGuard() as guard:
-        while state.epoch < config.epochs:
-            epoch_began, images_before = time.perf_counter(), state.images
-            progress.epoch_start(images_before)
-            lr = train_epoch(parts, state, progress, guard, last)
-            train_seconds = time.perf_counter() - epoch_began
-            state.seconds = earlier + time.perf_counter() - began
-            if state.batch < len(parts.loader):  # Ctrl-C in the middle of the epoch
-                save("last.ckpt")
-                return state, None
-            row, test = measure(parts, state, progress, lr, last)
-            row["images_per_second"] = (state.images - images_before) / max(train_seconds, 1e-9)
-            state.begin_epoch()
-            better = state.note_validation(row)
-            state.seconds = earlier + time.perf_counter() - began
-            if better:
-                save("best.ckpt")
-            save("last.ckpt")
-            row["seconds"] = time.perf_counter() - epoch_began
-            folder.add_epoch(row)
-            progress.epoch_end(row, better)
-            if guard.requested:
-                break
-    return state, test if state.epoch == config.epochs else None
+    while state.epoch < config.epochs and not guard.requested:
+        epoch_began, images_before = time.perf_counter(), state.images
+        progress.epoch_start(images_before)
+        train_epoch(parts, state, progress, pause, saver.kept)
+        train_seconds = time.perf_counter() - epoch_began
+        try:
+            guard.check()
+            with measured_weights(parts):
+                row, test = measure(parts, state, progress, saver.kept, guard)
+                row["images_per_second"] = (state.images - images_before) / max(train_seconds, 1e-9)
+                row["seconds"] = time.perf_counter() - epoch_began
+                state.begin_epoch()
+                better = state.note_validation(row)
+                if better:
+                    saver.best()
+        except StopRequested:  # in the epoch or while it was measured: going on does the rest of it
+            saver.last()
+            return state, None
+        saver.last([*folder.rows, row])
+        folder.add_epoch(row)
+        progress.epoch_end(row, better)
+    if state.epoch < config.epochs:
+        return state, None
+    if test is None:  # the run was killed after the last epoch's save, before its report
+        with suppress(StopRequested), measured_weights(parts):
+            test = look(parts, parts.test, progress, "test", config.epochs, guard)
+    return state, test
+
+
+@contextmanager
+def measured_weights(parts: Parts) -> Iterator[None]:
+    """Inside, the model has the weights that are measured and kept as the best: its own, unless it says otherwise."""
+    average = parts.stateful.get("ema")
+    if average is None:
+        yield
+        return
+    with average.applied_to(parts.model):
+        yield
 
 
 def measure(
-    parts: Parts, state: State, progress: Progress, lr: float, kept: str
+    parts: Parts, state: State, progress: Progress, kept: str, guard: InterruptGuard
 ) -> tuple[dict[str, Any], Evaluation | None]:
     """The row of a finished epoch, and the evaluation on the test set if one was due.
 
@@ -193,16 +211,20 @@ def measure(
         parts: model and data.
         state: with the sums of the epoch's training batches.
         progress: is told how far it is.
-        lr: learning rate of the last step.
         kept: the checkpoint that is still good, for the message if something is not finite.
+        guard: a signal ends the evaluation.
 
     Returns:
         The columns of metrics.jsonl, with None where nothing was measured; the evaluation or None.
+
+    Raises:
+        LossNotFiniteError: a weight or the validation loss is no number.
+        StopRequested: a signal came.
     """
     config, epoch = parts.config, state.epoch + 1
-    where: dict[str, Any] = {"epoch": epoch, "step": epoch * len(parts.loader), "lr": lr, "kept": kept}
-    if not weights_are_finite(parts.model):  # the last step's update: no later loss would show it
-        check_finite(math.nan, "a weight", **where)
+    where: dict[str, Any] = {"epoch": epoch, "step": epoch * len(parts.loader), "lr": state.lr, "kept": kept}
+    bad = weights_not_finite(parts.model)  # the last step's update: no later loss would show it
+    check_finite(math.nan if bad else 0.0, f"weight {bad}", find=lambda: "in the update of that step", **where)
     row: dict[str, Any] = {
         "epoch": epoch,
         "train_loss": state.loss_sum / state.images,
@@ -211,17 +233,27 @@ def measure(
         "val_accuracy": None,
         "test_loss": None,
         "test_accuracy": None,
-        "lr": lr,
+        "lr": state.lr,
     }
     if parts.validation is not None:
-        tell = progress.looker(epoch, "validation")
-        val = evaluate(parts.model, parts.validation, workers=config.workers, on_batch=tell)
+        val = look(parts, parts.validation, progress, "validation", epoch, guard)
         check_finite(val.loss, "validation loss", **where)
         row |= {"val_loss": val.loss, "val_accuracy": val.accuracy}
     if epoch < config.epochs and (config.test_every == 0 or epoch % config.test_every):
         return row, None
-    # Only reported: nothing is chosen by it.
-    tell = progress.looker(epoch, "test")
-    test = evaluate(parts.model, parts.test, workers=config.workers, on_batch=tell)
+    test = look(parts, parts.test, progress, "test", epoch, guard)  # only reported: nothing is chosen by it
     row |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
     return row, test
+
+
+def look(
+    parts: Parts, dataset: ArrayDataset, progress: Progress, what: str, epoch: int, guard: InterruptGuard
+) -> Evaluation:
+    """Evaluate the model as it is on a whole set of images; a signal ends it between two batches."""
+    tell = progress.looker(epoch, what)
+
+    def on_batch(done: int, total: int) -> None:
+        guard.check()
+        tell(done, total)
+
+    return evaluate(parts.model, dataset, workers=parts.config.workers, on_batch=on_batch)

@@ -1,46 +1,80 @@
 """The folder of one run: everything that says how it went and how to do it again.
 
 runs/digits-resnet8/
-    config.toml      every setting (minires train --config FILE repeats the run)
-    env.json         versions, machine, command
-    metrics.jsonl    one JSON object an epoch, written as it ends
-    results.csv      the same as a table
-    best.ckpt        the epoch with the best validation accuracy
-    last.ckpt        the last epoch
-    curves.png       loss, accuracy and learning rate over the epochs
-    result.json      the final figures
-    log.txt          what the terminal showed, without the bars
+    config.toml         every setting (minires train --config FILE repeats the run)
+    env.json            versions, machine, command; and those of every time it was resumed
+    metrics.jsonl       one JSON object an epoch, written as it ends
+    results.csv         the same as a table
+    best.safetensors    weights of the epoch with the best validation accuracy (older runs: best.ckpt)
+    last.ckpt           everything: training goes on from here
+    curves.png          loss, accuracy and learning rate over the epochs
+    result.json         the final figures
+    log.txt             what the terminal showed, without the bars
+    run.lock            while a process trains in here: which one
+
+A run that was killed and resumed ends with the same files as one that never stopped, byte for byte, but for what a
+clock measured (the columns `CLOCK`, `seconds` in result.json and last.ckpt) and the diaries env.json and log.txt.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
+import importlib.util
 import io
 import json
 import math
 import os
 import platform
 import re
+import shlex
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import minires
-from minires.errors import CheckpointError, ConfigError
-from minires.io.files import write_atomically
+from minires.backend import current_kernels
+from minires.errors import CheckpointError, ConfigError, MiniresError
+from minires.io.files import remove_leftovers, write_atomically
 from minires.train.config import TrainConfig, to_toml
+from minires.train.lock import RunLock
 
-__all__ = ["RunFolder", "busy_advice", "environment", "find_checkpoint"]
+__all__ = [
+    "BEST",
+    "CLOCK",
+    "LAST",
+    "RunFolder",
+    "StorageError",
+    "busy_advice",
+    "environment",
+    "find_checkpoint",
+    "runtime_facts",
+]
+
+BEST, LAST = "best.safetensors", "last.ckpt"
+CLOCK = ("seconds", "images_per_second")  # columns of metrics.jsonl and results.csv that no two runs have in common
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class StorageError(MiniresError, OSError):
+    """The run's folder cannot be written to: the disk is full, or it is read-only."""
 
 
 class RunFolder:
-    """Writes the files of one run. Each is whole at every moment, also if the machine stops between two lines."""
+    """Writes the files of one run. Each is whole at every moment, also if the machine stops between two lines.
+
+    Whoever trains makes it with `create` or `claim`; the folder then belongs to this process until `close`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.lock: RunLock | None = None
         self.rows: list[dict[str, Any]] = read_metrics(path)
 
     @classmethod
@@ -61,30 +95,114 @@ class RunFolder:
                 except FileExistsError:
                     number += 1
         except OSError as error:
-            raise ConfigError(f"run_dir: cannot make a folder in {parent}: {error.strerror}") from error
-        folder = cls(path)
+            what = f"run_dir: cannot make a folder in {parent}: {error.strerror}"
+            if error.errno in _NO_ROOM + _NO_RIGHT:
+                raise StorageError(
+                    f"{what}. Make room or rights there, or name another place: --run-dir DIR"
+                ) from error
+            raise ConfigError(what) from error
+        folder = cls.claim(path)
         folder.write_text("config.toml", to_toml(config))
         folder.write_text("env.json", json.dumps(environment(), indent=2) + "\n")
         return folder
 
+    @classmethod
+    def claim(cls, path: Path) -> RunFolder:
+        """The folder of a run that is there, for this process alone.
+
+        Raises:
+            RunBusyError: another process trains in it.
+            StorageError: it cannot be written to.
+        """
+        folder = cls(path)
+        with folder.writing(""):
+            folder.lock = RunLock(path)
+            remove_leftovers(path)
+        folder.rows = read_metrics(path)  # as whoever had the lock left them
+        return folder
+
+    def close(self) -> None:
+        """Let others in. Safe to call twice."""
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def go_on(self, rows: list[dict[str, Any]] | None, epoch: int) -> None:
+        """Put the folder where the checkpoint stands from which the run goes on.
+
+        Args:
+            rows: the checkpoint's rows of metrics.jsonl; None for an older one, which has none: then those that are
+                there.
+            epoch: how many epochs it has finished.
+        """
+        self.rows = list(rows) if rows is not None else self.rows[:epoch]
+        # Whatever a kill left: half a line, no line, or the line of an epoch that is done again.
+        self.write_text("metrics.jsonl", "".join(_line(row) for row in self.rows))
+        if self.rows:
+            self._write_table()
+        with self.writing("log.txt"), open(self.path / "log.txt", "a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+        env = self._read_json("env.json")
+        env["resumed"] = [*env.get("resumed", []), environment()]
+        self.write_text("env.json", json.dumps(env, indent=2) + "\n")
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            found = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def reported(self) -> bool:
+        """Whether the run's end was written down: nothing of it is left to do."""
+        return self._read_json("result.json").get("interrupted") is False
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """Inside, a file of the folder is written; a failure says which, what is still good, and what to do.
+
+        Raises:
+            StorageError: in place of any OSError.
+        """
+        try:
+            yield
+        except StorageError:
+            raise
+        except OSError as error:
+            why = error.strerror or str(error)
+            remedy = "see what is wrong with that place"
+            if error.errno in _NO_ROOM:
+                remedy = "make room on that disk (or raise the quota or limit)"
+            elif error.errno in _NO_RIGHT:
+                remedy = "give this user the right to write there"
+            kept = ""
+            if (self.path / LAST).exists():
+                kept = f" {self.path / LAST} is whole, as it was saved last."
+                remedy += f", then: minires train --resume {shlex.quote(str(self.path))}"
+            raise StorageError(f"train: cannot write {self.path / name}: {why}.{kept} The way out: {remedy}") from error
+
     def write_text(self, name: str, text: str) -> None:
         """Write one whole file of the folder."""
-        with write_atomically(self.path / name, "w") as file:
+        with self.writing(name), write_atomically(self.path / name, "w") as file:
             file.write(text)
 
     def add_epoch(self, row: dict[str, Any]) -> None:
         """Append one epoch to metrics.jsonl and rewrite results.csv (small, and whole at every moment)."""
         self.rows.append(row)
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(json_safe(row)) + "\n")
+        with self.writing("metrics.jsonl"), open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(_line(row))
             file.flush()
             os.fsync(file.fileno())
-        self._write_table()
-
-    def keep_rows(self, count: int) -> None:
-        """Forget what was written after the first `count` epochs (a resumed run does those epochs again)."""
-        self.rows = self.rows[:count]
-        self.write_text("metrics.jsonl", "".join(json.dumps(json_safe(row)) + "\n" for row in self.rows))
         self._write_table()
 
     def _write_table(self) -> None:
@@ -97,8 +215,12 @@ class RunFolder:
 
     def log(self, line: str) -> None:
         """Append a line to log.txt."""
-        with open(self.path / "log.txt", "a", encoding="utf-8") as file:
+        with self.writing("log.txt"), open(self.path / "log.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(json_safe(row)) + "\n"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -117,19 +239,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint meant by a run folder (best.ckpt, else last.ckpt) or by a file's own name.
+    """The checkpoint meant by a run folder (best.safetensors, an older run's best.ckpt, last.ckpt) or by a file's name.
 
     Raises:
         CheckpointError: nothing there; the message lists the runs beside it.
     """
     path = Path(path)
     if path.is_dir():
-        for name in ("best.ckpt", "last.ckpt"):
+        for name in (BEST, "best.ckpt", LAST):
             if (path / name).is_file():
                 return path / name
         inside = sorted(p.parent.name for p in path.glob("*/*.ckpt"))
         hint = f"; it holds the runs {', '.join(dict.fromkeys(inside))}: name one of them" if inside else ""
-        raise CheckpointError(f"checkpoint: {path} has no best.ckpt or last.ckpt{hint}")
+        raise CheckpointError(f"checkpoint: {path} has no {BEST} or {LAST}{hint}")
     if path.is_file():
         return path
     beside = sorted({str(p.parent) for p in Path("runs").glob("*/*.ckpt")})
@@ -145,11 +267,46 @@ def environment() -> dict[str, Any]:
         "numpy": np.__version__,
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "cpu": cpu_name(),
         "cores": available_cores(),
+        **{name: value for name, value in runtime_facts().items() if name in ("kernels", "workers", "linear_algebra")},
         "threads": {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS") or k.startswith("MINIRES_")},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def runtime_facts() -> dict[str, Any]:
+    """What the last bits of a run depend on beside its settings: who computes, on how many threads, on what."""
+    kernels = current_kernels()
+    report = getattr(kernels, "report", None)
+    return {
+        "kernels": kernels.__name__.rpartition(".")[2],
+        "workers": report()["threads"] if report is not None else 1,
+        "linear_algebra": linear_algebra_threads(),
+        "cpu": cpu_name(),
+        "numpy": np.__version__,
+    }
+
+
+def linear_algebra_threads() -> int | None:
+    """Threads of the library under NumPy's matrix products; None where nothing here can tell."""
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return None
+    import threadpoolctl
+
+    return max(
+        (pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"), default=None
+    )
+
+
+def cpu_name() -> str:
+    """The processor, as its maker calls it."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def available_cores() -> int:

@@ -15,10 +15,10 @@ from minires.train.checkpoint import Checkpoint, load_checkpoint
 from minires.train.config import TrainConfig
 from minires.train.curves import HOW_TO_INSTALL, curves_available, draw_curves
 from minires.train.evaluate import Evaluation
-from minires.train.guard import LossNotFiniteError
+from minires.train.guard import InterruptGuard, LossNotFiniteError
 from minires.train.loop import State, fit
 from minires.train.progress import Progress, make_progress
-from minires.train.run_folder import RunFolder, busy_advice, json_safe
+from minires.train.run_folder import BEST, LAST, RunFolder, busy_advice, json_safe, runtime_facts
 from minires.train.setup import Parts, build_parts
 
 __all__ = ["TrainResult", "resume_training", "run_training"]
@@ -33,13 +33,14 @@ class TrainResult:
     parameters: int
     state: State
     rows: list[dict[str, Any]]
-    test: Evaluation | None  # after the last epoch; None after Ctrl-C
+    test: Evaluation | None  # after the last epoch; None after a signal
     curves: Path | None
+    exit_code: int = 0  # 130 after Ctrl-C, 143 after SIGTERM
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C ended the session before the last epoch."""
-        return self.state.epoch < self.config.epochs
+        """Whether a signal ended the session before the end of the run."""
+        return self.test is None
 
     def as_dict(self) -> dict[str, Any]:
         """All figures as plain values, for result.json and `--json`."""
@@ -50,7 +51,7 @@ class TrainResult:
                 "epoch": self.state.best_epoch,
                 "val_accuracy": self.state.best_val_accuracy,
                 "test_accuracy": row.get("test_accuracy"),
-                "checkpoint": str(self.path / "best.ckpt"),
+                "checkpoint": str(self.path / BEST),
             }
         return {
             "run": str(self.path),
@@ -63,7 +64,7 @@ class TrainResult:
             "test_accuracy": self.test.accuracy if self.test else None,
             "test": self.test.as_dict() if self.test else None,
             "best": best,
-            "last_checkpoint": str(self.path / "last.ckpt"),
+            "last_checkpoint": str(self.path / LAST),
             "curves": str(self.curves) if self.curves else None,
         }
 
@@ -76,8 +77,8 @@ def run_training(config: TrainConfig, stream: TextIO) -> TrainResult:
         stream: where the progress is shown.
     """
     parts = build_parts(config)  # before the folder: a missing data set must not leave an empty one behind
-    folder = RunFolder.create(config)
-    return _run(parts, folder, stream, None)
+    with RunFolder.create(config) as folder:
+        return _run(parts, folder, stream, None)
 
 
 def resume_training(run: str | Path, stream: TextIO) -> TrainResult:
@@ -85,20 +86,24 @@ def resume_training(run: str | Path, stream: TextIO) -> TrainResult:
 
     Raises:
         CheckpointError: there is no such run, or it has ended.
+        RunBusyError: another process trains in that folder.
+        StorageError: the folder cannot be written to.
     """
     path = Path(run)
     if path.is_dir():
-        path = path / "last.ckpt"
-    checkpoint = load_checkpoint(path)
-    config = checkpoint.config
-    if checkpoint.progress["epoch"] >= config.epochs:
-        raise CheckpointError(
-            f"resume: {path.parent} has finished its {config.epochs} epochs; a new run takes --epochs N"
-        )
-    folder = RunFolder(path.parent)
-    if len(folder.rows) > checkpoint.progress["epoch"]:  # the machine stopped between a row and its checkpoint
-        folder.keep_rows(checkpoint.progress["epoch"])
-    return _run(build_parts(config), folder, stream, checkpoint)
+        path = path / LAST
+    load_checkpoint(path)  # what is no run gets no lock put into it
+    with RunFolder.claim(path.parent) as folder:
+        checkpoint = load_checkpoint(path)  # as whoever had the lock left it
+        if not checkpoint.complete:
+            raise CheckpointError(f"resume: {path} holds weights for use; training goes on from {LAST}, or the folder")
+        config, epoch = checkpoint.config, checkpoint.progress["epoch"]
+        if epoch >= config.epochs and folder.reported:
+            raise CheckpointError(
+                f"resume: {path.parent} has finished its {config.epochs} epochs; a new run takes --epochs N"
+            )
+        folder.go_on(checkpoint.rows, epoch)
+        return _run(build_parts(config), folder, stream, checkpoint)
 
 
 def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | None) -> TrainResult:
@@ -118,29 +123,59 @@ def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | N
     progress.line(f"        augment {', '.join(config.augment) or 'nothing'}")
     if config.label_smoothing:
         progress.line(f"        label smoothing {config.label_smoothing:g}, counted in the training loss only")
-    if note := _share_cores():
-        progress.line(f"note    {note}", "yellow")
+    for note in [_share_cores() if resume is None else "", *_notes(folder, resume)]:
+        if note:
+            progress.line(f"note    {note}", "yellow")
     progress.line(f"run     {folder.path}")
     if resume is not None:
         progress.line(f"resumed after {resume.progress['epoch']} epochs and {resume.progress['batch']} batches")
     progress.line()
-    curves: Path | None = None
-    try:
-        state, test = fit(parts, folder, progress, resume)
-    except LossNotFiniteError as error:
-        folder.log(f"stopped: {error}")
-        _draw(folder, config, progress, None, 0)
-        raise
-    finally:
-        progress.finish()
-    curves = _draw(folder, config, progress, test, state.best_epoch)
-    result = TrainResult(config, folder.path, parameters, state, folder.rows, test, curves)
-    folder.write_text("result.json", json.dumps(json_safe(result.as_dict()), indent=2) + "\n")
+    with InterruptGuard() as guard:
+        try:
+            state, test = fit(parts, folder, progress, guard, resume)
+        except LossNotFiniteError as error:
+            folder.log(f"stopped: {error}")
+            _draw(folder, config, progress, None, 0)
+            raise
+        finally:
+            progress.finish()
+        curves = _draw(folder, config, progress, test, state.best_epoch)
+        exit_code = guard.exit_code if test is None else 0
+        result = TrainResult(config, folder.path, parameters, state, folder.rows, test, curves, exit_code)
+        folder.write_text("result.json", json.dumps(json_safe(result.as_dict()), indent=2) + "\n")
     return result
 
 
+def _notes(folder: RunFolder, resume: Checkpoint | None) -> list[str]:
+    """What a person should know of the lock that was found and of the machine on which a run goes on."""
+    notes = []
+    holder = folder.lock.stale if folder.lock is not None else None
+    if holder is not None:
+        who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+        notes.append(f"took over the lock of {who}, which ended without giving it back")
+    if resume is None:
+        return notes
+    before, now = resume.runtime, runtime_facts()
+    threads = before.get("linear_algebra")
+    held = importlib.util.find_spec("threadpoolctl") is not None
+    if threads and held and threads != now["linear_algebra"]:  # the order of a sum can depend on it
+        limit_threads(threads)
+        now["linear_algebra"] = threads
+    changed = [
+        f"{name} {before[name]}, now {now[name]}" for name in now if name in before and before[name] != now[name]
+    ]
+    if changed:
+        notes.append(
+            f"the run began with {'; '.join(changed)}: its last bits may differ from those of a run without a break"
+        )
+    return notes
+
+
 def _share_cores() -> str:
-    """On a busy machine, hold the linear algebra to one thread if that can be done now; gives back what to tell."""
+    """On a busy machine, hold the linear algebra to one thread if that can be done now; gives back what to tell.
+
+    A run that goes on keeps the threads it began with, busy or not: its bits may depend on them.
+    """
     advice = busy_advice()
     if advice and importlib.util.find_spec("threadpoolctl") is not None:
         limit_threads(1)

@@ -38,7 +38,7 @@ def test_train_without_arguments_reaches_97_percent_on_the_digits(minires: Run, 
         "env.json",
         "metrics.jsonl",
         "results.csv",
-        "best.ckpt",
+        "best.safetensors",
         "last.ckpt",
         "log.txt",
         "result.json",
@@ -76,7 +76,7 @@ def test_train_chooses_the_best_checkpoint_by_validation(trained: Path) -> None:
     folder = trained / "runs" / "digits-resnet8"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     best = max(lines, key=lambda line: (line["val_accuracy"], -line["val_loss"]))["epoch"]
-    assert archive.load(folder / "best.ckpt")["progress"]["epoch"] == best
+    assert load_checkpoint(folder / "best.safetensors").progress["epoch"] == best
     assert archive.load(folder / "last.ckpt")["progress"]["epoch"] == 2
 
 

@@ -177,12 +177,19 @@ def test_predict_bad_files_exit_3(
 
 @pytest.mark.parametrize("verb", ["eval", "predict"])
 def test_corrupt_checkpoint_exits_3(minires: Run, trained: Path, tmp_path: Path, verb: str) -> None:
-    content = bytearray((trained / RUN / "best.ckpt").read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    (tmp_path / "flipped.ckpt").write_bytes(content)
-    (tmp_path / "short.ckpt").write_bytes(content[: len(content) // 2])
+    for file in ("best.safetensors", "last.ckpt"):
+        content = bytearray((trained / RUN / file).read_bytes())
+        content[len(content) // 2] ^= 0x10
+        (tmp_path / f"flipped {file}.ckpt").write_bytes(content)
+        (tmp_path / f"short {file}.ckpt").write_bytes(content[: len(content) // 2])
     digit_png(tmp_path / "a.png", 0)
-    for name, message in (("flipped", "Bad CRC-32"), ("short", "cut short or damaged"), ("none", "there is no file")):
+    for name, message in (
+        ("flipped last.ckpt", "Bad CRC-32"),
+        ("short last.ckpt", "cut short or damaged"),
+        ("flipped best.safetensors", "its weights are not those that were written (sha256)"),
+        ("short best.safetensors", "cut short"),
+        ("none", "there is no file"),
+    ):
         path = str(tmp_path / f"{name}.ckpt")
         args = ["eval", path] if verb == "eval" else ["predict", str(tmp_path / "a.png"), "--checkpoint", path]
         done = minires(*args, cwd=tmp_path)

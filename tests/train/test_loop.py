@@ -14,7 +14,7 @@ from minires.errors import CheckpointError, ConfigError
 from minires.io import archive
 from minires.tensor import Tensor
 from minires.train import session
-from minires.train.checkpoint import Checkpoint, load_checkpoint, load_model, weights_are_finite
+from minires.train.checkpoint import Checkpoint, load_checkpoint, load_model, weights_not_finite
 from minires.train.config import TrainConfig, build_config
 from minires.train.loop import State
 from minires.train.session import run_training
@@ -102,12 +102,12 @@ def test_build_parts_leaves_out_a_last_batch_of_one_image(count: int, batches: i
     assert len(parts.loader) == batches
 
 
-def test_weights_are_finite_finds_one_bad_value() -> None:
+def test_weights_not_finite_names_the_one_that_holds_a_bad_value() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    assert weights_are_finite(model)
+    assert weights_not_finite(model) == ""
     for bad in (math.nan, math.inf):
         model[1].running_var.array[1] = bad
-        assert not weights_are_finite(model)
+        assert weights_not_finite(model) == "1.running_var"
 
 
 @pytest.fixture(scope="module")

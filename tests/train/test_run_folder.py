@@ -60,9 +60,10 @@ def test_run_folder_reads_on_where_a_crash_cut_the_last_line(tmp_path: Path) -> 
     folder.add_epoch({"epoch": 1, "train_loss": 0.5})
     with open(folder.path / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 2, "train_lo')
-    again = RunFolder(folder.path)
+    folder.close()
+    again = RunFolder.claim(folder.path)
     assert [row["epoch"] for row in again.rows] == [1]
-    again.keep_rows(1)
+    again.go_on(None, 1)
     again.add_epoch({"epoch": 2, "train_loss": 0.4})
     assert [row["epoch"] for row in read_metrics(folder.path)] == [1, 2]
 
@@ -77,10 +78,14 @@ def test_find_checkpoint_prefers_best_then_last(tmp_path: Path) -> None:
     folder = make(tmp_path)
     (folder.path / "last.ckpt").write_bytes(b"")
     assert find_checkpoint(folder.path).name == "last.ckpt"
-    (folder.path / "best.ckpt").write_bytes(b"")
+    (folder.path / "best.ckpt").write_bytes(b"")  # what older runs have
     assert find_checkpoint(folder.path).name == "best.ckpt"
+    (folder.path / "best.safetensors").write_bytes(b"")
+    assert find_checkpoint(folder.path).name == "best.safetensors"
     assert find_checkpoint(folder.path / "last.ckpt").name == "last.ckpt"
-    with pytest.raises(CheckpointError, match=r"has no best\.ckpt or last\.ckpt; it holds the runs digits-resnet8"):
+    with pytest.raises(
+        CheckpointError, match=r"has no best\.safetensors or last\.ckpt; it holds the runs digits-resnet8"
+    ):
         find_checkpoint(tmp_path / "runs")
 
 
