@@ -12,10 +12,12 @@ from minires.autograd import no_grad
 from minires.data import ArrayDataset, BatchLoader
 from minires.nn import Module
 from minires.nn import functional as F
+from minires.tensor import Tensor
 from minires.train.metrics import RunningMean, confusion_matrix, per_class_accuracy, worst_confusions
 
 __all__ = ["Evaluation", "evaluate"]
 
+FLIP_TTA = "mean over each image and its mirror"
 BATCH = 256  # images at once: enough to keep the matrix products busy, small enough for 224-pixel images in memory
 
 
@@ -26,6 +28,7 @@ class Evaluation:
     loss: float  # mean cross-entropy
     matrix: np.ndarray  # (C, C): label, prediction
     classes: Sequence[str]
+    flip_tta: bool = False
 
     @property
     def accuracy(self) -> float:
@@ -36,6 +39,11 @@ class Evaluation:
     def images(self) -> int:
         """How many images were looked at."""
         return int(self.matrix.sum())
+
+    @property
+    def how(self) -> str:
+        """What must be said beside the figure: nothing, or that mirrored images were averaged."""
+        return FLIP_TTA if self.flip_tta else ""
 
     def class_rows(self) -> list[dict[str, Any]]:
         """One dict a class: name, accuracy, images, and the class it was most often taken for."""
@@ -60,6 +68,7 @@ class Evaluation:
             "loss": self.loss,
             "accuracy": self.accuracy,
             "images": self.images,
+            "flip_tta": self.flip_tta,
             "per_class": self.class_rows(),
             "confusion_matrix": self.matrix.tolist(),
         }
@@ -71,6 +80,7 @@ def evaluate(
     *,
     batch_size: int = BATCH,
     workers: int = 1,
+    flip_tta: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Run the model, in evaluation mode, over every image once.
@@ -82,6 +92,7 @@ def evaluate(
         dataset: images with labels; its mean and std must be those of the training set.
         batch_size: images at once; the result does not depend on it (but for rounding).
         workers: threads that prepare batches.
+        flip_tta: judge by the mean of the logits of each image and its mirror; the Evaluation says so.
         on_batch: is told, after each batch, how many images of how many are done.
 
     Returns:
@@ -95,10 +106,12 @@ def evaluate(
         with no_grad():
             for images, labels in BatchLoader(dataset, batch_size, workers=workers):
                 logits = model(images)
+                if flip_tta:
+                    logits = (logits + model(Tensor(images.array[..., ::-1].copy()))) / 2
                 loss.add(F.cross_entropy(logits, labels).item(), len(labels))
                 matrix += confusion_matrix(logits.numpy().argmax(axis=1), labels.numpy(), dataset.num_classes)
                 if on_batch is not None:
                     on_batch(loss.count, len(dataset))
     finally:
         model.train(was_training)
-    return Evaluation(loss.value, matrix, dataset.classes)
+    return Evaluation(loss.value, matrix, dataset.classes, flip_tta)

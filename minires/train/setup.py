@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 import minires
 from minires import models, nn, optim
 from minires.data import ArrayDataset, BatchLoader, load, split_validation
+from minires.data.counter_random import permutation
 from minires.errors import ConfigError
 from minires.models import BasicBlock, Bottleneck
 from minires.nn import Module
 from minires.optim import lr_scheduler
 from minires.train.config import TrainConfig, model_arguments
+from minires.train.ema import WeightAverage
 from minires.train.stages import stage_names, stage_of
 
-__all__ = ["Parts", "build_model", "build_optimizer", "build_parts", "build_schedule"]
+__all__ = [
+    "Parts",
+    "build_model",
+    "build_optimizer",
+    "build_parts",
+    "build_schedule",
+    "few_of_each_class",
+    "parameter_groups",
+    "zero_gamma",
+]
 
 
 @dataclass
@@ -31,6 +44,7 @@ class Parts:
     schedule: Any
     # What else has a state, by name: objects with `state_dict` and `load_state_dict`, part of every checkpoint.
     stateful: dict[str, Any] = field(default_factory=dict)
+    frozen: list[Module] = field(default_factory=list)  # kept in evaluation mode while the model trains
 
 
 def build_parts(config: TrainConfig) -> Parts:
@@ -46,6 +60,8 @@ def build_parts(config: TrainConfig) -> Parts:
     train, test = load(config.data, config.data_dir or None, size=config.image_size)
     if config.limit:
         train = train.subset(range(min(config.limit, len(train))))
+    if config.per_class:
+        train = few_of_each_class(train, config.per_class, config.seed)
     validation = None
     if config.val_fraction > 0:
         train, validation = split_validation(train, config.val_fraction, config.seed)
@@ -69,8 +85,20 @@ def build_parts(config: TrainConfig) -> Parts:
         # Batch norm cannot take the variance of one value: a last batch of one image is left out.
         drop_last=len(train) % config.batch_size == 1 < len(train),
     )
+    if config.max_steps:
+        config = replace(config, epochs=-(-config.max_steps // len(loader)))
     optimizer = build_optimizer(config, model)
-    return Parts(config, loader, validation, test, model, optimizer, build_schedule(config, optimizer, len(loader)))
+    schedule = build_schedule(config, optimizer, len(loader))
+    stateful = {"ema": WeightAverage(model, config.ema_decay)} if config.ema_decay > 0 else {}
+    return Parts(config, loader, validation, test, model, optimizer, schedule, stateful)
+
+
+def few_of_each_class(dataset: ArrayDataset, count: int, seed: int) -> ArrayDataset:
+    """`count` images of each class (all of a class that has fewer), drawn by the seed; in the original order."""
+    order = permutation(seed, 0, len(dataset), "few")
+    shuffled = dataset.labels[order]
+    taken = [order[shuffled == label][:count] for label in range(dataset.num_classes)]
+    return dataset.subset(np.sort(np.concatenate(taken)))
 
 
 def build_model(config: TrainConfig, num_classes: int, image_shape: tuple[int, int, int]) -> Module:

@@ -47,7 +47,7 @@ def freeze_stages(model: Module, last: str) -> list[Module]:
         last: the highest frozen one, of `stage_names(model)` without "head".
 
     Returns:
-        The frozen modules, children of `model`.
+        The frozen modules: children of `model` that have parameters.
 
     Raises:
         ConfigError: no such stage.
@@ -56,7 +56,8 @@ def freeze_stages(model: Module, last: str) -> list[Module]:
     if last not in names[:-1]:
         raise ConfigError(f"freeze must be one of {', '.join(names[:-1])} (or empty), got {last!r}")
     frozen = names[: names.index(last) + 1]
-    modules = [module for name, module in model.named_children() if stage_of(name, names) in frozen]
+    children = [(name, module) for name, module in model.named_children() if list(module.parameters())]
+    modules = [module for name, module in children if stage_of(name, names) in frozen]
     for module in modules:
         module.requires_grad_(False)
     return modules

@@ -49,6 +49,22 @@ def test_evaluate_is_the_model_in_evaluation_mode_on_every_image(batch_size: int
         np.testing.assert_array_equal(value.numpy(), before[name], err_msg=f"evaluation changed {name}")
 
 
+def test_evaluate_with_mirrored_images_averages_the_logits_and_says_so() -> None:
+    model, data = small()
+    model.eval()
+    images = ((data.images / 255.0 - data.mean[0]) / data.std[0]).astype(np.float32)
+    with minires.no_grad():
+        both = [model(Tensor(np.ascontiguousarray(each))).numpy() for each in (images, images[..., ::-1])]
+        logits = (both[0] + both[1]) / 2
+        loss = F.cross_entropy(Tensor(logits), Tensor(data.labels)).item()
+    plain, mirrored = evaluate(model, data), evaluate(model, data, flip_tta=True)
+    assert mirrored.loss == pytest.approx(loss, rel=tolerance("float32", 23)["rtol"])
+    assert mirrored.loss != plain.loss
+    assert mirrored.accuracy == (logits.argmax(axis=1) == data.labels).mean()
+    assert (plain.how, mirrored.how) == ("", "mean over each image and its mirror")
+    assert (plain.as_dict()["flip_tta"], mirrored.as_dict()["flip_tta"]) == (False, True)
+
+
 def test_evaluate_leaves_the_mode_as_it_was_when_the_model_fails() -> None:
     _, data = small()
     model = nn.Sequential(nn.Conv2d(3, 4, 3))
