@@ -1,6 +1,7 @@
-"""Images from files: one file, or a folder with a sub-folder for each class.
+"""Images from files for training: one file, or a folder with a sub-folder for each class.
 
-Needs Pillow (`pip install minires[app]`), which is imported when it is used.
+Needs Pillow (`pip install minires[app]`), which is imported when it is used. How a file becomes pixels is decided in
+`preprocess.decode`, how pixels become the size that is wanted in `preprocess.transform`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from minires.data.array_dataset import ArrayDataset
+from minires.data.preprocess.decode import EXTENSIONS
+from minires.data.preprocess.transform import ImageTransform, Resize
 from minires.errors import ArgumentError, DataError
 
 Array = npt.NDArray[Any]
-
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-MAX_PIXELS = 89_478_485  # Pillow's own limit (a quarter of a GiB of RGB); Pillow only warns up to twice of it
-_BACKGROUND = (255, 255, 255, 255)
 
 
 def image_folder(
@@ -54,9 +53,9 @@ def image_folder(
 def read_image(path: str | Path, size: int, *, channels: int = 3, resize: int | None = None) -> Array:
     """One image file as an array of fixed size.
 
-    Turn it as its EXIF note says; put transparent pixels on white; scale 16-bit grey to 8 bits; convert to grey or RGB;
-    resize the shorter side to `resize` (bilinear, antialiased), the longer in proportion, rounded down; cut
-    `size` x `size` out of the centre, at round((side - size) / 2). These are torchvision's rules.
+    Decoded as `decode_image` says (turned by its EXIF note, transparent pixels on white, 16-bit grey scaled), in grey or
+    RGB; the shorter side resized to `resize` (bilinear, antialiased), the longer in proportion, rounded down; `size` x
+    `size` cut out of the centre, at round((side - size) / 2). These are torchvision's rules.
 
     Args:
         size: pixels, of both sides.
@@ -74,43 +73,7 @@ def read_image(path: str | Path, size: int, *, channels: int = 3, resize: int | 
         raise ArgumentError(f"read_image: channels must be 1 or 3, got {channels}")
     if not 1 <= size <= resize:
         raise ArgumentError(f"read_image: needs 1 <= size <= resize, got size = {size}, resize = {resize}")
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise DataError("reading image files needs Pillow: pip install minires[app]") from None
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            if width * height > MAX_PIXELS:
-                raise DataError(f"{path}: {width}x{height} pixels are more than the {MAX_PIXELS} allowed")
-            image = ImageOps.exif_transpose(file)
-            image = _to_8_bits(image, "L" if channels == 1 else "RGB")
-    except DataError:
-        raise
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ... for a corrupt file
-        raise DataError(f"{path}: not a readable image ({type(error).__name__}: {error})") from error
-    width, height = image.size
-    short = min(width, height)
-    new = (resize * width // short, resize * height // short)
-    if new != image.size:
-        image = image.resize(new, Image.Resampling.BILINEAR)
-    left, top = (round((side - size) / 2) for side in new)
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
-    return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
-
-
-def _to_8_bits(image: Any, mode: str) -> Any:
-    """The image in mode L or RGB."""
-    from PIL import Image
-
-    if image.mode.startswith("I") or image.mode == "F":
-        # Pillow's own conversion cuts everything above 255 off, and a 16-bit picture comes out white.
-        values = np.asarray(image)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"mode {image.mode} with values in {values.min()} .. {values.max()} has no 8-bit form")
-        return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8)).convert(mode)
-    if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
-        # What lies under a transparent pixel is arbitrary and must not show.
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, _BACKGROUND), image)
-    return image.convert(mode)
+    unit = (1.0,) * channels
+    shorter = Resize("shorter", resize, resize)
+    pixels = ImageTransform((size, size), shorter, mean=unit, std=unit).pixels(path)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))

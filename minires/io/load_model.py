@@ -134,7 +134,7 @@ def _read(file: Path, where: str) -> _Content:
         if file.is_dir():
             raise CheckpointError(f"{where}: a folder, not a file; load_model reads folders")
         raise FileNotFoundError(f"{where}: there is no such file")
-    architecture = None
+    architecture = data = None
     if file.name.endswith(INDEX):
         tree: Any = read_shards(file, where, lambda shard: _read_tree(shard)[0])
     else:

@@ -1,0 +1,180 @@
+"""How images are prepared for a network that `minires.load_model` has read.
+
+    model = minires.load_model("models/resnet50")
+    transform = minires.data.preprocess.transform_for(model)
+    plan = minires.compile(model, (1, *transform.shape))
+    logits = plan(transform("cat.jpg")[None])
+
+What lay beside the weights says it: timm's or Hugging Face's configuration, minires' own checkpoint, the name of a file that
+torchvision published. Where nothing does, ImageNet's networks get torchvision's V1 preparation, and that is announced
+through the logger "minires"; networks for small images get an error, for their data sets have nothing in common.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minires.data.preprocess import configs
+from minires.data.preprocess.transform import ImageTransform, Resize
+from minires.errors import ArgumentError, CheckpointError
+
+if TYPE_CHECKING:
+    from minires.nn import Module
+
+__all__ = ["class_names", "transform_for"]
+
+logger = logging.getLogger("minires")
+
+_HASHED = re.compile(r"(\w+)-([0-9a-f]{8})\.pth")
+
+
+def transform_for(
+    model: Module,
+    *,
+    image_size: int | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+) -> ImageTransform:
+    """The `ImageTransform` of a network, class names included.
+
+    Args:
+        model: from `minires.load_model`, which keeps what it found beside the weights.
+        image_size: another side of the input than the network's own; the resize follows by the rule of its library.
+        mean, std: other values, one for all channels or one a channel, for bytes divided by 255.
+
+    Returns:
+        A frozen ImageTransform, whose `source` says where it comes from.
+
+    Raises:
+        CheckpointError: a configuration that is unknown or contradicts itself, or the network.
+        ArgumentError: nothing says how images are prepared, and nothing can be assumed; says what to give.
+    """
+    if image_size is not None and (type(image_size) is not int or image_size < 1):
+        raise ArgumentError(f"transform_for: image_size must be a positive int, got {image_size!r}")
+    channels, classes = _first_channels(model), _classes(model)
+    transform = _found(model, image_size)
+    if transform is None:
+        transform = _assumed(model, channels, image_size, mean, std)
+    changes: dict[str, Any] = {}
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None:
+            numbers = [values] if isinstance(values, (int, float)) else list(values)
+            changes[name] = tuple(numbers * channels if channels and len(numbers) == 1 else numbers)
+    if changes:
+        same = len({len(v) for v in changes.values()}) == 1 and len(changes) == 2
+        fill = () if same and len(changes["mean"]) != transform.channels else transform.fill
+        transform = dataclasses.replace(transform, **changes, fill=fill)
+    if channels is not None and transform.channels != channels:
+        raise CheckpointError(
+            f"transform_for: the network takes {channels} channel(s), {transform.source} gives values for "
+            f"{transform.channels}; give mean and std for {channels}"
+        )
+    names = class_names(model) or transform.class_names
+    if names is not None and classes is not None and len(names) != classes:
+        logger.warning(
+            "transform_for: %d class names are known, the network has %d classes; they are not used",
+            len(names),
+            classes,
+        )
+        names = None
+    return dataclasses.replace(transform, class_names=names)
+
+
+def class_names(model: Module) -> tuple[str, ...] | None:
+    """The names of a network's outputs from the configuration beside its weights; None if it has none.
+
+    Hugging Face's id2label; timm's label_names, or the descriptions of them where it has those.
+    """
+    config = getattr(model, "pretrained_config", None)
+    if not isinstance(config, Mapping):
+        return None
+    inner = config.get("pretrained_cfg")
+    merged = {**(inner if isinstance(inner, Mapping) else {}), **config}
+    names = merged.get("id2label") or merged.get("label_names") or merged.get("labels")
+    if isinstance(names, Mapping):  # {"0": "cat", ...}; a gap keeps its number
+        if not all(str(key).isdecimal() and int(key) < 1_000_000 for key in names):
+            return None
+        table = {int(key): value for key, value in names.items()}
+        names = [table.get(i, str(i)) for i in range(max(table) + 1)]
+    if not isinstance(names, (list, tuple)) or not names:
+        return None
+    described = merged.get("label_descriptions")
+    described = described if isinstance(described, Mapping) else {}
+    return tuple(str(described.get(name, name)) for name in names)
+
+
+def _found(model: Module, image_size: int | None) -> ImageTransform | None:
+    """From what lies beside the weights; None if nothing does."""
+    config, said = getattr(model, "pretrained_config", None), getattr(model, "preprocess_config", None)
+    if isinstance(said, Mapping):
+        if "height" in said and "channels" in said:
+            transform = configs.from_run(said, "the training run")
+            return transform if image_size is None else transform.at(image_size)
+        if isinstance(config, Mapping) and "architecture" in config:
+            return configs.from_timm(said, "config.json (timm)", image_size=image_size)
+        return configs.from_huggingface(said, "preprocessor_config.json", image_size=image_size)
+    file = getattr(model, "weights_file", None)
+    match = _HASHED.fullmatch(Path(file).name) if file is not None else None
+    if match:
+        for weights, table in (("V1", configs.TORCHVISION_V1), ("V2", configs.TORCHVISION_V2)):
+            if table.get(match[2]) == match[1]:
+                name = match[1]
+                transform = configs.torchvision(name, "V1" if name == "resnext101_64x4d" else weights)
+                return transform if image_size is None else transform.at(image_size)
+    return None
+
+
+def _assumed(model: Module, channels: int | None, image_size: int | None, mean: Any, std: Any) -> ImageTransform:
+    """torchvision's V1 for a network of ImageNet's kind; otherwise what the caller gives."""
+    complete = image_size is not None and mean is not None and std is not None
+    if complete:
+        plain = (0.0,) * (channels or 3)
+        return ImageTransform(
+            (image_size, image_size),  # type: ignore[arg-type]
+            Resize("shorter", image_size, image_size),  # type: ignore[arg-type]
+            mean=plain,
+            std=tuple(1.0 for _ in plain),
+            source="the caller",
+        )
+    if channels != 3 or _is_small(model):
+        why = "it takes grey images" if channels == 1 else "its first layer is one for small images"
+        raise ArgumentError(
+            f"transform_for: nothing beside the weights says how images are prepared for this network, and {why}: give "
+            "image_size, mean and std as in its training (CIFAR-10's are often 32, 0.4914 0.4822 0.4465 and "
+            "0.2470 0.2435 0.2616)"
+        )
+    transform = ImageTransform((224, 224), Resize("shorter", 256, 256), source="torchvision's V1, assumed")
+    logger.warning(
+        "transform_for: nothing beside the weights says how images are prepared. Assumed, as for torchvision's first "
+        "weights: %s. Others differ (timm's are often bicubic, mean and std .5): give a folder with config.json, or "
+        "image_size, mean and std",
+        transform,
+    )
+    return transform if image_size is None else transform.at(image_size)
+
+
+def _first_channels(model: Module) -> int | None:
+    """Channels of the images that the network takes: those of its first convolution."""
+    weight = next((p for p in model.parameters() if p.ndim == 4), None)
+    return None if weight is None else int(weight.shape[1])
+
+
+def _is_small(model: Module) -> bool:
+    """Whether the first convolution keeps the size, as in networks for CIFAR."""
+    from minires.nn import Conv2d
+
+    first = next((module for module in model.modules() if isinstance(module, Conv2d)), None)
+    return first is not None and tuple(first.stride) == (1, 1)
+
+
+def _classes(model: Module) -> int | None:
+    """Outputs of the last linear layer."""
+    weight = None
+    for parameter in model.parameters():
+        weight = parameter if parameter.ndim == 2 else weight
+    return None if weight is None else int(weight.shape[0])
