@@ -126,7 +126,7 @@ def _of_values(node: Node, op: str, a: Ref, b: Ref) -> Ref:
 def _of_constants(node: Node, op: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.dtype != b.dtype or a.dtype.kind not in "iuf":
         raise ValueError(f"constants must be numbers of one dtype, got {a.dtype} and {b.dtype}")
-    node.take(math.prod(np.broadcast_shapes(a.shape, b.shape)))
+    node.take(math.prod(np.broadcast_shapes(a.shape, b.shape)), a.itemsize)
     if op == "Div" and a.dtype.kind in "iu":
         if not b.all():
             raise ValueError("division of integers by zero")

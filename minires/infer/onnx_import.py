@@ -20,7 +20,7 @@ import numpy as np
 from minires import backend
 from minires.errors import ArgumentError, CheckpointError
 from minires.infer import onnx_constants, onnx_elementwise, onnx_layers, onnx_shapes  # noqa: F401  # they fill RULES
-from minires.infer.check import MAX_ELEMENTS, check_graph
+from minires.infer.check import MAX_ELEMENTS
 from minires.infer.convert import same
 from minires.infer.onnx_rules import RULES, Builder, Node, Operand
 from minires.infer.plan import Plan
@@ -57,20 +57,24 @@ def load_onnx(
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is damaged or forged, or has an operation that no step of a plan can do; the message
-            names the node.
-        ArgumentError: input_shape is no shape, does not fit the file, or is needed and not given; there is no such output.
+        CheckpointError: the file is damaged or forged, has an operation that no step of a plan can do (the message names
+            the node), has several outputs, or sizes left open, and it was not said which.
+        ArgumentError: input_shape is no shape or does not fit the file; there is no such output.
     """
     where = f"load_onnx: {os.fspath(path)}"
     model = read_onnx(path)
     graph = import_onnx(model, input_shape, output, where, os.path.getsize(path))
-    return Plan(graph, backend.current_kernels() if kernels is None else backend.kernel_set(kernels))
+    chosen = backend.current_kernels() if kernels is None else backend.kernel_set(kernels)
+    try:
+        return Plan(graph, chosen)
+    except ArgumentError as error:  # what the steps together break, each right in itself
+        raise CheckpointError(f"{where}: {error}") from None
 
 
 def import_onnx(
     model: OnnxModel, input_shape: Sequence[int] | None, output: str | None, where: str, file_bytes: int
 ) -> Graph:
-    """The graph of a model that was read, simplified and checked. Arguments and errors as for `load_onnx`."""
+    """The graph of a model that was read, simplified. Arguments and errors as for `load_onnx`."""
     if model.opset not in OPSETS:
         raise CheckpointError(
             f"{where}: it uses opset {model.opset}; this minires knows {OPSETS[0]} to {OPSETS[-1]}. "
@@ -88,12 +92,7 @@ def import_onnx(
     else:
         assert isinstance(entry.shape, tuple) and isinstance(entry.shape[0], int)
         graph = reader.graph((entry.shape[0], *shape[1:]))
-    graph = simplify(graph).with_batch(shape[0])
-    try:
-        check_graph(graph)
-    except ArgumentError as error:
-        raise CheckpointError(f"{where}: {error}") from None
-    return graph
+    return simplify(graph).with_batch(shape[0])
 
 
 def _ends(model: OnnxModel, output: str | None, where: str) -> tuple[OnnxValue, str]:
@@ -119,8 +118,8 @@ def _input_shape(entry: OnnxValue, given: Sequence[int] | None, where: str) -> t
     if given is None:
         sizes = "unknown" if stated is None else "(" + ", ".join(map(str, stated)) + ")"
         if not stated or not all(isinstance(size, int) for size in stated[1:]):
-            raise ArgumentError(
-                f"{where}: the file leaves sizes of its input open, {sizes}; say input_shape=(1, 3, 224, 224), for instance"
+            raise CheckpointError(
+                f"{where}: it leaves sizes of its input open, {sizes}; say input_shape=(1, 3, 224, 224), for instance"
             )
         shape = tuple(size if isinstance(size, int) else 1 for size in stated)
     else:

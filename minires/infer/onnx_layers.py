@@ -158,7 +158,7 @@ def _matmul(node: Node) -> Operand:
         a, b = node.constant(0), node.constant(1)
         if min(a.ndim, b.ndim) < 1 or max(a.ndim, b.ndim) > 2:
             raise ValueError("of constants only products of matrices are computed")
-        node.take(math.prod(a.shape[:-1]) * math.prod(b.shape[1:]))
+        node.take(math.prod(a.shape[:-1]) * math.prod(b.shape[1:]), a.itemsize)
         return a @ b
     x, matrix = node.value(0), node.weights(1)
     shape = node.shape(x)
@@ -181,6 +181,8 @@ def _max_pool(node: Node) -> Ref:
     x, shape = _image(node)
     window = _window(node, shape[2:])
     out = _pooled(node, window, shape)
+    if window.dilation != (1, 1):
+        node.take_taps(out[0] * window.k[0] + out[1] * window.k[1])
     # Taps beyond the image are -inf, wherever the padding ends: only where windows begin and how many there are counts.
     for ceil in (False, True):
         g = _pool_geometry(shape, window, ceil)
@@ -203,7 +205,10 @@ def _max_pool_padded(node: Node, x: Ref, shape: Shape, window: Window, out: tupl
 
 
 def _pooled(node: Node, window: Window, shape: Shape) -> tuple[int, int]:
-    ceil = bool(node.get_int("ceil_mode", 0)) and node.get_text("auto_pad", "NOTSET") == "NOTSET"
+    auto = node.get_text("auto_pad", "NOTSET")
+    ceil = bool(node.get_int("ceil_mode", 0)) and not auto.startswith("SAME")
+    if auto.startswith("SAME") and (window.k[0] < window.stride[0] or window.k[1] < window.stride[1]):
+        raise ValueError(f"auto_pad {auto} of a window smaller than its stride: runtimes do not agree on what it means")
     h, w = (
         _windows(window.room(i, shape[2 + i]), window.stride[i], shape[2 + i], window.begin[i], ceil) for i in range(2)
     )
@@ -279,7 +284,7 @@ def _reduce(node: Node) -> Operand:
     keep = bool(node.get_int("keepdims", 1))
     if isinstance(x, Ref):
         return reduce(node, "adaptive_avg_pool2d" if node.op == "ReduceMean" else "max_pool2d", axes, keep)
-    node.take(x.size)
+    node.take(x.size, x.itemsize)
     return np.asarray((np.mean if node.op == "ReduceMean" else np.max)(x, axis=tuple(axes), keepdims=keep), x.dtype)
 
 

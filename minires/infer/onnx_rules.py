@@ -31,6 +31,9 @@ Operand = Ref | np.ndarray
 Shape = tuple[int, ...]
 
 SPARE = 8 << 20  # bytes that computed constants may take beyond what follows from the file's size
+MAX_TAPS = (
+    1 << 17
+)  # of dilated poolings, which `check` looks at one by one; of an image of 224 x 224 there are some 700
 MAX_INTEGERS = 4096  # in a list of sizes, axes or indices
 
 
@@ -67,12 +70,14 @@ class Builder:
         converter: the steps and shapes (see rules.Converter).
         makers: the step that writes a value.
         left: bytes that constants may still take; those of the file itself do not count.
+        taps: of dilated windows that may still be looked at.
     """
 
     def __init__(self, input_shape: Shape, dtype: np.dtype[Any], file_bytes: int) -> None:
         self.converter = Converter(Trace([], {0: input_shape}, 0, dtype))
         self.makers: dict[int, Step] = {}
-        self.left = 4 * file_bytes + SPARE
+        self.left = 8 * file_bytes + SPARE
+        self.taps = MAX_TAPS
 
     def take(self, count: int, itemsize: int) -> None:
         """Account for memory, before it is taken."""
@@ -220,6 +225,12 @@ class Node:
     def take(self, count: int, itemsize: int = 8) -> None:
         """Account for memory of `count` numbers, before a constant of that size is computed."""
         self._builder.take(count, itemsize)
+
+    def take_taps(self, count: int) -> None:
+        """Account for the time that a dilated pooling's check takes."""
+        self._builder.taps -= count
+        if self._builder.taps < 0:
+            raise ValueError("the windows of its dilated poolings are too many to be checked")
 
     def cast(self, array: np.ndarray, dtype: Any) -> np.ndarray:
         """A constant as another dtype; itself where it has it."""

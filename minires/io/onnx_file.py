@@ -214,8 +214,9 @@ def _read_dimension(part: Field) -> int | str:
     for entry in part.message():
         if entry.number == 1:
             size = integer(entry)
-            if not 0 <= size <= MAX_SIZE:
+            if not -1 <= size <= MAX_SIZE:
                 raise WireError(f"a size that is none, {size}")
+            size = "?" if size < 1 else size  # how some writers say that it is free
         elif entry.number == 2:
             size = text(entry, MAX_NAME) or "?"
     return size

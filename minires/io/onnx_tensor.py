@@ -47,7 +47,7 @@ _TYPED = {
     11: ("uint64_data", ("uint64", "uint32")),
 }
 _READ = {name for _, names in _TYPED.values() for name in names}
-_IGNORED = (12, 16)  # doc_string, metadata_props
+_IGNORED = (6, 12, 16)  # string_data, of a type that is not read; doc_string, metadata_props
 _EXTERNAL = (
     "its numbers lie in another file, and minires opens none but the one it was given; write them into the model: with "
     "torch.onnx.export(..., external_data=False), or onnx.save(onnx.load(path), new_path)"
@@ -170,8 +170,6 @@ def read_tensor(reader: Reader) -> OnnxTensor:
                 external = external or integer(part) != 0
             case 3:
                 raise WireError(f"tensor {name!r} is a segment of one, which nobody writes and minires does not read")
-            case 6:
-                raise WireError(f"tensor {name!r} holds texts, which no step of a plan takes")
             case number if number in _TYPED:
                 typed.setdefault(number, []).append(part)
             case number if number not in _IGNORED:
