@@ -47,7 +47,7 @@ _OTHERS = {
 # Arguments of timm's that leave the numbers of evaluation alone, or that the shapes of the tensors show.
 _TIMM_HARMLESS = {
     "in_chans", "num_classes", "layers", "cardinality", "base_width", "stem_width", "stem_type", "avg_down", "channels",
-    "drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last", "pretrained", "block_args",
+    "drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last", "pretrained",
 }  # fmt: skip
 _HF_DEFAULTS: dict[str, Any] = {  # transformers' ResNetConfig
     "num_channels": 3,
@@ -175,6 +175,8 @@ def _from_timm(config: Mapping[str, Any], where: str, source: str) -> Declared:
         raise CheckpointError(f"{where}: {source} has model_args = {str(arguments)[:80]}; expected names and values")
     pooling = {key: value for key, value in {**config, **arguments}.items() if key == "global_pool"}
     unknown = {key: value for key, value in arguments.items() if key not in _TIMM_HARMLESS and key != "global_pool"}
+    if unknown.get("block_args") == {"attn_layer": "se"}:  # shown by the tensors; what else a block can have is not
+        del unknown["block_args"]
     if pooling.get("global_pool", "avg") != "avg":
         unknown.update(pooling)
     if unknown:
