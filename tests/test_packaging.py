@@ -76,6 +76,7 @@ ALLOWED = {
     "rich": {"minires.cli", "minires.train", "minires.data"},
     "matplotlib": {"minires.train", "minires.viz", "minires.cli.doctor"},
     "PIL": {"minires.data", "minires.cli", "minires.train.report"},
+    "optuna": {"minires.train.tune"},
     "torch": {"minires.bench"},
     "onnxruntime": {"minires.bench"},
     "openvino": {"minires.bench"},

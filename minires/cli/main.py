@@ -5,9 +5,11 @@
 | 0    | done                                                                       |
 | 1    | something unforeseen: a fault of minires (or of a script under run-torch)  |
 | 2    | usage: an unknown option, setting, model or data set, or a bad value       |
-| 3    | bad data or a bad checkpoint                                               |
-| 4    | the loss was not finite                                                    |
-| 130  | interrupted (Ctrl-C) after saving                                          |
+| 3    | bad data, a bad checkpoint, a run folder that is full, read-only or in use |
+| 4    | the loss, a gradient or a weight was not finite                            |
+| 130  | interrupted (Ctrl-C); a training run has saved                             |
+| 141  | nobody reads the output any more (`minires ... | head`)                    |
+| 143  | ended by SIGTERM; a training run has saved                                 |
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from minires.cli import bench, data, doctor, evaluate, predict, report, run_torch, summary, train, warmup
+from minires.cli import bench, data, doctor, evaluate, predict, report, run_torch, summary, train, tune, warmup
 from minires.cli.output import FirstLineHelp
 from minires.errors import (
     ArgumentError,
@@ -33,7 +35,7 @@ from minires.errors import (
 
 __all__ = ["main"]
 
-VERBS = (train, evaluate, predict, report, summary, data, doctor, warmup, bench, run_torch)
+VERBS = (train, evaluate, predict, report, tune, summary, data, doctor, warmup, bench, run_torch)
 EPILOG = """\
 examples:
   minires train                                         a small ResNet on the digits that come with minires

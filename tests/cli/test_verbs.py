@@ -380,3 +380,17 @@ def test_data_check_says_what_is_wrong_and_exits_with_3(minires: Run, tmp_path: 
     assert found["images"] == 23 and found["unreadable"][0]["file"] == "cat/3.png"
     assert minires("data", "check", cwd=tmp_path).returncode == 2
     assert minires("data", "digits", "photos", cwd=tmp_path).returncode == 2
+
+
+def test_tune_finds_the_better_of_two_settings_and_names_the_next_step(minires: Run, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    words = ("tune", "--set", "epochs=2", "--set", "limit=300", "--search", "lr=0.0001,0.1", "--sampler", "grid")
+    done = minires(*words, "--study", "s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the best trials" in done.stdout and "minires train --config s/trial-" in done.stdout
+    again = minires(*words, "--study", "s", "--json", cwd=tmp_path)
+    found = json.loads(again.stdout)
+    assert [trial["settings"]["lr"] for trial in found["trials"]] == [0.1, 0.0001]
+    assert again.stderr == ""  # nothing was run again
+    done = minires("tune", "--search", "seed=1,2", cwd=tmp_path)
+    assert done.returncode == 2 and "not searched over" in done.stderr

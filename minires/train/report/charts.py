@@ -11,7 +11,7 @@ from typing import Any
 from minires.train.curves import FAINT, INK
 from minires.train.report.page import Html
 
-__all__ = ["COLOURS", "Line", "chart"]
+__all__ = ["COLOURS", "Line", "chart", "scatter"]
 
 # Okabe and Ito's colours, which are told apart with every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
@@ -50,15 +50,10 @@ def chart(
     Returns:
         An <svg> element with the text as text.
     """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FormatStrFormatter, MaxNLocator, PercentFormatter
 
     drawn = [line for line in lines if line.points]
-    figure = Figure(figsize=(4.6, 3.1), layout="constrained")
-    FigureCanvasSVG(figure)
-    axis = figure.subplots()
+    figure, axis = _axis(title)
     for line in drawn:
         x, y = zip(*line.points, strict=True)
         dots: dict[str, Any] = {"marker": "o", "ms": 3} if len(x) <= 40 else {}
@@ -66,7 +61,6 @@ def chart(
         for epoch, value in line.points:
             if epoch == line.mark:
                 axis.plot([epoch], [value], marker="*", ms=12, color=line.colour, mec="white", mew=0.8, zorder=5)
-    axis.set_title(title, fontsize=10.5, color=INK, loc="left", fontweight="bold")
     axis.set_xlabel("epoch", fontsize=9, color=INK)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     values = [value for line in drawn for _, value in line.points]
@@ -79,12 +73,53 @@ def chart(
         axis.set_ylim(bottom=0)
     if len(drawn) > 1:
         axis.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=2 if len(drawn) > 5 else 1)
+    return _svg(figure, title)
+
+
+def scatter(title: str, points: Sequence[tuple[Any, float]], *, log: bool = False) -> Html:
+    """Shares (as percentages) against a number or against words.
+
+    Args:
+        points: (x, share); an x that is no number gets a place of its own.
+        log: a logarithmic x.
+    """
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, PercentFormatter
+
+    figure, axis = _axis(title)
+    numbers = all(type(x) in (int, float) for x, _ in points)
+    places = [x if numbers else str(x) for x, _ in points]
+    axis.plot(places, [y for _, y in points], "o", color=COLOURS[0], ms=5, alpha=0.6, mec="none")
+    if log and numbers:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    return _svg(figure, title)
+
+
+def _axis(title: str) -> tuple[Any, Any]:
+    """A figure and its one axis, in our style."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 3.1), layout="constrained")
+    FigureCanvasSVG(figure)
+    axis = figure.subplots()
+    axis.set_title(title, fontsize=10.5, color=INK, loc="left", fontweight="bold")
     axis.grid(True, color=FAINT, lw=0.6)
     axis.set_axisbelow(True)
     axis.tick_params(which="both", labelsize=8.5, colors=INK, length=0)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
     axis.spines["bottom"].set_color(FAINT)
+    return figure, axis
+
+
+def _svg(figure: Any, title: str) -> Html:
+    """The figure as an <svg> element, the same bytes each time."""
+    import matplotlib
+
     file = io.StringIO()
     # Text stays text, in the reader's font; the salt makes the same run give the same bytes.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
