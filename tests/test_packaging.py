@@ -77,6 +77,7 @@ ALLOWED = {
     "matplotlib": {"minires.train", "minires.viz", "minires.cli.doctor"},
     "PIL": {"minires.data", "minires.cli", "minires.train.report"},
     "optuna": {"minires.train.tune"},
+    "tensorboardX": {"minires.train.tensorboard"},
     "torch": {"minires.bench"},
     "onnxruntime": {"minires.bench"},
     "openvino": {"minires.bench"},
