@@ -25,6 +25,11 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--data-dir", metavar="DIR", help="where its files lie")
     parser.add_argument("--batch-size", metavar="N", type=int, default=256, help="images at once")
+    parser.add_argument(
+        "--flip-tta",
+        action=argparse.BooleanOptionalAction,
+        help="judge by the mean of the logits of each image and its mirror (default: as the run was judged)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=run)
 
@@ -49,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
         )
     # The training set's normalisation belongs to the model, whatever set it is shown.
     test = type(test)(test.images, test.labels, test.classes, test.name, facts["mean"], facts["std"])
-    result = evaluate(model, test, batch_size=args.batch_size)
+    flip_tta = checkpoint.config.flip_tta if args.flip_tta is None else args.flip_tta
+    result = evaluate(model, test, batch_size=args.batch_size, flip_tta=flip_tta)
     epoch = checkpoint.progress["epoch"]
     if args.json:
         print_json({"checkpoint": str(checkpoint.path), "epoch": epoch, "data": name, **result.as_dict()})
@@ -63,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         print_table(["is", "taken for", "times"], rows, title="most frequent confusions", left=(0, 1))
     right = int(result.matrix.trace())
     figure = bold(f"test accuracy {100 * result.accuracy:.2f} %")
-    print(f"\n{figure} ({right:,} of {result.images:,}), loss {result.loss:.4f}")
+    how = f"; {result.how}" if result.how else ""
+    print(f"\n{figure} ({right:,} of {result.images:,}{how}), loss {result.loss:.4f}")
     print_next((f"minires predict IMAGE.png --checkpoint {shlex.quote(args.checkpoint)}", "classify your own image"))
     return 0

@@ -128,6 +128,7 @@ def _list_recipes(as_json: bool) -> int:
 
 def _report(document: dict[str, Any]) -> None:
     """The closing table and the commands that come next."""
+    from minires.train.evaluate import FLIP_TTA
     from minires.train.progress import format_duration
 
     path = shlex.quote(document["run"])
@@ -139,6 +140,10 @@ def _report(document: dict[str, Any]) -> None:
     show_classes(document["test"])
     figure = bold(f"test accuracy {100 * document['test_accuracy']:.2f} %")
     took = f"{document['epochs']} epochs in {format_duration(document['seconds'])}"
+    if document["test"]["flip_tta"]:
+        figure += f" ({FLIP_TTA})"
+    if document["stopped_early"]:
+        took += ", then no better validation"
     print(f"\n{figure} after the last epoch ({document['test']['images']:,} images; {took})")
     best = document["best"]
     if best:

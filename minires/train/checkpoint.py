@@ -249,7 +249,8 @@ def load_model(checkpoint: Checkpoint) -> Module:
     try:
         shape = (facts["channels"], facts["height"], facts["width"])
         model = build_model(checkpoint.config, len(facts["classes"]), shape)
-        model.load_state_dict(checkpoint.model)
+        # Where the running mean of the weights is on, it is what was measured: last.ckpt holds both.
+        model.load_state_dict(checkpoint.stateful["ema"]["average"] if "ema" in checkpoint.stateful else checkpoint.model)
     except (MiniresError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"checkpoint: {checkpoint.path} does not fit model {checkpoint.config.model}: {error}"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import minires
@@ -23,6 +24,7 @@ from minires.nn import functional as F
 from minires.nn.utils import clip_grad_norm_
 from minires.tensor import Tensor
 from minires.train.checkpoint import Checkpoint, weights_not_finite
+from minires.train.config import TrainConfig
 from minires.train.diagnose import first_in_backward, first_in_forward, gradient_sum
 from minires.train.evaluate import Evaluation, evaluate
 from minires.train.guard import InterruptGuard, StopRequested, check_finite
@@ -54,6 +56,11 @@ class State:
         self.epoch += 1
         self.batch, self.images, self.loss_sum, self.correct = 0, 0, 0.0, 0
 
+    def ended(self, config: TrainConfig) -> bool:
+        """Whether all epochs are done, or so many in a row without a better validation that patience is at its end."""
+        waited = self.epoch - self.best_epoch if self.best_epoch else 0
+        return self.epoch >= config.epochs or 0 < config.patience <= waited
+
     def note_validation(self, row: dict[str, Any]) -> bool:
         """Whether this epoch is the best so far; if so, remember it.
 
@@ -79,32 +86,35 @@ def train_epoch(parts: Parts, state: State, progress: Progress, pause: Callable[
         kept: the checkpoint that is still good, for the message if something is not finite.
     """
     model, optimizer, schedule, config = parts.model, parts.optimizer, parts.schedule, parts.config
+    average = parts.stateful.get("ema")
     model.train()
+    for module in parts.frozen:  # their batch norm neither looks at the batch nor learns from it
+        module.eval()
     for images, labels in parts.loader.iterate(state.epoch, start=state.batch):
         state.lr = float(optimizer.param_groups[0]["lr"])
-        drawn = minires.random.get_rng_state()  # to run this very step again, should it go wrong
-        logits = model(images)
-        loss = loss_of(parts, logits, labels)
-        value = loss.item()
         step = state.epoch * len(parts.loader) + state.batch + 1
         where: dict[str, Any] = {"epoch": state.epoch + 1, "step": step, "lr": state.lr, "kept": kept}
-        # Before backward: a loss that is no number must not reach the weights. Nor must a gradient.
-        again = partial(_loss_again, parts, images, labels)
-        check_finite(value, "training loss", find=partial(first_in_forward, model, again, images, drawn), **where)
         optimizer.zero_grad()
-        loss.backward()
+        for some, theirs, share in pieces(images, labels, config.accumulate):
+            drawn = minires.random.get_rng_state()  # to run this very piece again, should it go wrong
+            logits = model(some)
+            loss = loss_of(parts, logits, theirs)
+            value = loss.item()
+            # Before backward: a loss that is no number must not reach the weights. Nor must a gradient.
+            again = partial(_loss_again, parts, some, theirs)
+            check_finite(value, "training loss", find=partial(first_in_forward, model, again, some, drawn), **where)
+            (loss if share == 1 else loss * share).backward()  # gradients add up to those of the whole batch's mean
+            state.correct += right_answers(logits, theirs)
+            state.loss_sum += value * len(some)
         check_finite(gradient_sum(model), "a gradient", find=partial(first_in_backward, model, again, drawn), **where)
         if config.clip_norm > 0:
             clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         schedule.step()
+        if average is not None:
+            average.update(model)
 
-        n = len(images)
-        # After mixup or cutmix a label is a row of probabilities; the larger part counts as the answer.
-        targets = labels.numpy() if labels.ndim == 1 else labels.numpy().argmax(axis=1)
-        state.correct += int((logits.detach().numpy().argmax(axis=1) == targets).sum())
-        state.loss_sum += value * n
-        state.images += n
+        state.images += len(images)
         state.batch += 1
         progress.step(
             Step(
@@ -116,8 +126,31 @@ def train_epoch(parts: Parts, state: State, progress: Progress, pause: Callable[
                 state.images,
             )
         )
-        if pause():
+        if pause() or step == config.max_steps:
             break
+
+
+def pieces(images: Tensor, labels: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """A batch in `count` pieces whose sizes differ by at most one, each with its share of the batch.
+
+    Of the mean loss L = sum_i (n_i / n) L_i the gradient is the same sum of gradients: what is computed piece by piece
+    is the step of the whole batch, in 1 / count of the memory. Batch norm alone differs: it sees a piece at a time. No
+    piece has a single image, of which batch norm could take no variance.
+    """
+    n = len(images)
+    count = max(1, min(count, n // 2))
+    if count == 1:
+        yield images, labels, 1.0
+        return
+    edges = [n * k // count for k in range(count + 1)]
+    for begin, end in pairwise(edges):
+        yield images[begin:end], labels[begin:end], (end - begin) / n
+
+
+def right_answers(logits: Tensor, labels: Tensor) -> int:
+    """How many images were recognised. After mixup or cutmix a label is a row of probabilities; the larger part counts."""
+    targets = labels.numpy() if labels.ndim == 1 else labels.numpy().argmax(axis=1)
+    return int((logits.detach().numpy().argmax(axis=1) == targets).sum())
 
 
 def loss_of(parts: Parts, logits: Tensor, labels: Tensor) -> Tensor:
@@ -162,7 +195,7 @@ def fit(
 
     test: Evaluation | None = None
     progress.start(config.epochs, state.epoch + 1)
-    while state.epoch < config.epochs and not guard.requested:
+    while not state.ended(config) and not guard.requested:
         epoch_began, images_before = time.perf_counter(), state.images
         progress.epoch_start(images_before)
         train_epoch(parts, state, progress, pause, saver.kept)
@@ -183,11 +216,11 @@ def fit(
         saver.last([*folder.rows, row])
         folder.add_epoch(row)
         progress.epoch_end(row, better)
-    if state.epoch < config.epochs:
+    if not state.ended(config):
         return state, None
-    if test is None:  # the run was killed after the last epoch's save, before its report
+    if test is None:  # patience ended between two looks, or the run was killed after its last save, before its report
         with suppress(StopRequested), measured_weights(parts):
-            test = look(parts, parts.test, progress, "test", config.epochs, guard)
+            test = look(parts, parts.test, progress, "test", state.epoch, guard)
     return state, test
 
 
@@ -256,4 +289,5 @@ def look(
         guard.check()
         tell(done, total)
 
-    return evaluate(parts.model, dataset, workers=parts.config.workers, on_batch=on_batch)
+    config = parts.config
+    return evaluate(parts.model, dataset, workers=config.workers, flip_tta=config.flip_tta, on_batch=on_batch)

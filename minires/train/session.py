@@ -14,7 +14,7 @@ from minires.threads import limit_threads
 from minires.train.checkpoint import Checkpoint, load_checkpoint
 from minires.train.config import TrainConfig
 from minires.train.curves import HOW_TO_INSTALL, curves_available, draw_curves
-from minires.train.evaluate import Evaluation
+from minires.train.evaluate import FLIP_TTA, Evaluation
 from minires.train.guard import InterruptGuard, LossNotFiniteError
 from minires.train.loop import State, fit
 from minires.train.progress import Progress, make_progress
@@ -59,7 +59,9 @@ class TrainResult:
             "model": self.config.model,
             "parameters": self.parameters,
             "interrupted": self.interrupted,
+            "seed": self.config.seed,
             "epochs": self.state.epoch,
+            "stopped_early": not self.interrupted and self.state.epoch < self.config.epochs,
             "seconds": self.state.seconds,
             "test_accuracy": self.test.accuracy if self.test else None,
             "test": self.test.as_dict() if self.test else None,
@@ -77,7 +79,7 @@ def run_training(config: TrainConfig, stream: TextIO) -> TrainResult:
         stream: where the progress is shown.
     """
     parts = build_parts(config)  # before the folder: a missing data set must not leave an empty one behind
-    with RunFolder.create(config) as folder:
+    with RunFolder.create(parts.config) as folder:
         return _run(parts, folder, stream, None)
 
 
@@ -98,10 +100,8 @@ def resume_training(run: str | Path, stream: TextIO) -> TrainResult:
         if not checkpoint.complete:
             raise CheckpointError(f"resume: {path} holds weights for use; training goes on from {LAST}, or the folder")
         config, epoch = checkpoint.config, checkpoint.progress["epoch"]
-        if epoch >= config.epochs and folder.reported:
-            raise CheckpointError(
-                f"resume: {path.parent} has finished its {config.epochs} epochs; a new run takes --epochs N"
-            )
+        if State(**checkpoint.progress).ended(config) and folder.reported:
+            raise CheckpointError(f"resume: {path.parent} has finished its {epoch} epochs; a new run takes --epochs N")
         folder.go_on(checkpoint.rows, epoch)
         return _run(build_parts(config), folder, stream, checkpoint)
 
@@ -117,12 +117,16 @@ def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | N
     options = f" ({', '.join(config.model_options)})" if config.model_options else ""
     progress.line(f"model   {config.model}{options}: {parameters:,} parameters, {train.num_classes} classes")
     progress.line(
-        f"recipe  {config.optimizer}, lr {config.lr:g} {config.schedule}, batch {config.batch_size}, "
-        f"{config.epochs} epochs, seed {config.seed}"
+        f"recipe  {config.recipe + ': ' if config.recipe else ''}{config.optimizer}, lr {config.lr:g} {config.schedule}, "
+        f"batch {config.batch_size}, {config.epochs} epochs, seed {config.seed}"
     )
     progress.line(f"        augment {', '.join(config.augment) or 'nothing'}")
     if config.label_smoothing:
         progress.line(f"        label smoothing {config.label_smoothing:g}, counted in the training loss only")
+    if config.ema_decay:
+        progress.line(f"        judged and kept as best: the running mean of the weights, decay {config.ema_decay:g}")
+    if config.flip_tta:
+        progress.line(f"        judged by the {FLIP_TTA}")
     for note in [_share_cores() if resume is None else "", *_notes(folder, resume)]:
         if note:
             progress.line(f"note    {note}", "yellow")
@@ -194,7 +198,8 @@ def _draw(
         return None
     title = f"{config.model} on {config.data}"
     if test is not None:
-        title += f": {100 * test.accuracy:.2f} % of {test.images:,} test images after epoch {config.epochs}"
+        title += f": {100 * test.accuracy:.2f} % of {test.images:,} test images after epoch {folder.rows[-1]['epoch']}"
+        title += f" ({test.how})" * bool(test.how)
     path = folder.path / "curves.png"
     with contextlib.suppress(ImportError):
         draw_curves(folder.rows, path, title, best_epoch, smoothed=config.label_smoothing > 0)

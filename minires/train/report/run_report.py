@@ -21,6 +21,7 @@ from minires.data import ArrayDataset
 from minires.io.files import write_atomically
 from minires.nn import Module
 from minires.train.config import TrainConfig, build_config
+from minires.train.evaluate import FLIP_TTA
 from minires.train.metrics import per_class_accuracy, worst_confusions
 from minires.train.report.charts import COLOURS, Line, chart
 from minires.train.report.mistakes import Worst, as_png, worst_mistakes
@@ -114,7 +115,9 @@ def _subtitle(folder: Path, rows: list[dict[str, Any]], config: TrainConfig) -> 
 def _figures(rows: list[dict[str, Any]], config: TrainConfig, result: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The cards. No figure is chosen by the test set: the last epoch's, and the one that validation chose."""
     last = rows[-1] if rows else {}
-    figures = [("test accuracy", percent(last.get("test_accuracy")), f"after epoch {last.get('epoch', 0)}, the last")]
+    how = f"; {FLIP_TTA}" if config.flip_tta else ""
+    about = f"after epoch {last.get('epoch', 0)}, the last{how}"
+    figures = [("test accuracy", percent(last.get("test_accuracy")), about)]
     best = best_row(rows)
     if best is not None:
         seen = percent(best.get("test_accuracy"))
