@@ -74,13 +74,17 @@ KINDS = (
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One call: which values it reads and writes, and what is fixed about it. See the table at the top of this file."""
+    """One call: which values it reads and writes, and what is fixed about it. See the table at the top of this file.
+
+    `name` is for people: the layer whose weights it has ("layer1.0.conv1"), or "". Nothing depends on it.
+    """
 
     kind: str
     inputs: tuple[int, ...]
     output: int
     attributes: dict[str, Any] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)

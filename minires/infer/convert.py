@@ -21,6 +21,7 @@ def convert(trace: Trace) -> Graph:
         rule = RULES.get(call.op.__name__)
         if rule is None:
             raise converter.refuse(call)
+        converter.layer = next(filter(None, (trace.layers.get(id(argument), "") for argument in call.args)), "")
         rule(converter, call)
     written = {0} | {step.output for step in converter.steps}
     for step in converter.steps:

@@ -18,12 +18,17 @@ from minires.kernels.graph import Step
 
 
 class Converter:
-    """The graph so far. `add` appends a step; a call's last step writes the call's own output."""
+    """The graph so far. `add` appends a step; a call's last step writes the call's own output.
+
+    Attributes:
+        layer: the module whose weights the present call has, "" if none; the name of its step with constants.
+    """
 
     def __init__(self, trace: Trace) -> None:
         self.steps: list[Step] = []
         self.shapes = dict(trace.shapes)
         self.dtype = trace.dtype
+        self.layer = ""
 
     def add(
         self,
@@ -37,7 +42,9 @@ class Converter:
         number = output if isinstance(output, int) else len(self.shapes)
         if isinstance(output, tuple):
             self.shapes[number] = output
-        self.steps.append(Step(kind, tuple(inputs), number, attributes, constants or {}))
+        self.steps.append(
+            Step(kind, tuple(inputs), number, attributes, constants or {}, self.layer if constants else "")
+        )
         return number
 
     def refuse(self, call: Call, why: str = "") -> UnsupportedError:

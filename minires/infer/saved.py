@@ -2,10 +2,12 @@
 
     metadata["minires.plan"] = {"version": 1, "dtype": "float32", "input": 0, "output": 9, "shapes": {"0": [1, 3, 32, 32], ...},
                                 "steps": [{"kind": "conv2d", "inputs": [0], "output": 3, "constants": ["bias", "weight"],
-                                           "attributes": {"relu": true, "geometry": {"type": "Conv2dGeometry", ...}}}, ...]}
+                                           "attributes": {"relu": true, "geometry": {"type": "Conv2dGeometry", ...}},
+                                           "name": "layer1.0.conv1"}, ...]}
 
-The tensor `3.weight` is the constant `weight` of step 3. Reading builds plain data and holds it to the table of
-kernels/graph.py (see `check`); nothing is looked up by a name from the file but the three geometries.
+The tensor `3.weight` is the constant `weight` of step 3; a step without a name has no such entry. Reading builds plain data
+and holds it to the table of kernels/graph.py (see `check`); nothing is looked up by a name from the file but the three
+geometries.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ VERSION = 1
 MAX_TEXT = (
     2_000_000  # characters of a plan; resnet1202's has 406,000. What junk of this size becomes stays below 50 MB.
 )
+MAX_NAME = 200  # characters of a step's name
 _GEOMETRIES: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Conv2dGeometry, Pool2dGeometry, AdaptivePool2dGeometry)
 }
@@ -52,6 +55,7 @@ def save_plan(graph: Graph, path: str | os.PathLike[str]) -> None:
                 "output": step.output,
                 "constants": sorted(step.constants),
                 "attributes": {name: _to_json(value) for name, value in step.attributes.items()},
+                **({"name": step.name} if step.name and _is_name(step.name) else {}),
             }
             for step in graph.steps
         ],
@@ -94,6 +98,10 @@ def _bad(path: str | os.PathLike[str], what: str) -> CheckpointError:
     return CheckpointError(f"load_plan: {os.fspath(path)}: {what}")
 
 
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and len(name) <= MAX_NAME and name.isprintable()
+
+
 def _to_json(value: Any) -> Any:
     if type(value) in _GEOMETRIES.values():
         return {"type": type(value).__name__, **asdict(value)}
@@ -129,7 +137,10 @@ def _graph(tree: Any, file: SafetensorsFile) -> Graph:
 
 def _step_names(position: int, step: Any) -> dict[str, str]:
     """The constants of a step and what their tensors are called."""
-    _object(step, f"step {position}", "kind", "inputs", "output", "constants", "attributes")
+    named = ["name"] if isinstance(step, dict) and "name" in step else []
+    _object(step, f"step {position}", "kind", "inputs", "output", "constants", "attributes", *named)
+    if named and not _is_name(step["name"]):
+        raise ValueError(f"step {position}: name must be a text of at most {MAX_NAME} printable characters")
     constants = step["constants"]
     if not isinstance(constants, list) or not all(isinstance(name, str) for name in constants):
         raise ValueError(f"step {position}: constants must be a list of names")
@@ -146,6 +157,7 @@ def _step(step: Any, constants: dict[str, str], file: SafetensorsFile) -> Step:
         _number(step["output"]),
         {name: _attribute(value) for name, value in attributes.items()},
         {name: file[tensor] for name, tensor in constants.items()},
+        step.get("name", ""),
     )
 
 

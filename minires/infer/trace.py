@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,12 +63,16 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What a run did: the calls in order, the shape of every value, and which value came in (0) and went out."""
+    """What a run did: the calls in order, the shape of every value, and which value came in (0) and went out.
+
+    `layers` says which module a parameter belongs to, by the array's id, while the model lives.
+    """
 
     calls: list[Call]
     shapes: dict[int, tuple[int, ...]]
     output: int
     dtype: np.dtype[Any]
+    layers: dict[int, str] = field(default_factory=dict)
 
 
 class _Known(NamedTuple):
@@ -258,4 +262,5 @@ def trace(model: Module, shape: tuple[int, ...], dtype: Any = np.float32, seed: 
         raise ShapeError(
             f"compile: the output's first size must be the batch, {shape[0]}, got output.shape = {tuple(y.raw.shape)}"
         )
-    return Trace(tracer.calls, tracer.shapes, output, np.dtype(dtype))
+    layers = {id(parameter.array): name.rpartition(".")[0] for name, parameter in model.named_parameters()}
+    return Trace(tracer.calls, tracer.shapes, output, np.dtype(dtype), layers)

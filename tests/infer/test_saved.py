@@ -38,6 +38,7 @@ def test_round_trip_of_networks(name, dtype, tmp_path):
     x = images(3, 3, 16, 16, dtype=dtype)
     np.testing.assert_array_equal(loaded(x), plan(x))
     assert str(loaded) == str(plan)
+    assert [step.name for step in loaded.graph.steps] == [step.name for step in plan.graph.steps]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -114,6 +115,9 @@ HOSTILE = [
     (change(("conv2d", "output"), 1.5), "a value's number must be an integer"),
     (change(("conv2d", "constants"), ["bias"]), r"its tensors do not fit its steps: missing \[\], left over \['0.weight'\]"),
     (change(("conv2d", "constants"), "weight"), "step 0: constants must be a list of names"),
+    (change(("conv2d", "name"), 3), "step 0: name must be a text of at most 200 printable characters"),
+    (change(("conv2d", "name"), "a\nb"), "step 0: name must be a text of at most 200 printable characters"),
+    (change(("conv2d", "name"), "a" * 201), "step 0: name must be a text of at most 200 printable characters"),
     (change(("conv2d", "attributes", "relu"), 1), r"relu must be a bool, got 1"),
     (change(("conv2d", "attributes", "padding"), 1), r"needs the attributes geometry relu, got .*padding"),
     (change(("conv2d", "attributes", G), 3), "geometry must be a Conv2dGeometry, got int"),
@@ -188,7 +192,7 @@ def test_what_does_not_fit_is_refused(saved, tmp_path, monkeypatch, number):
 def test_junk_is_refused_quickly_and_cheaply(tmp_path, text, message):
     path = tmp_path / "plan.safetensors"
     save_file({}, path, {KEY: text})
-    start = time.perf_counter()
+    start = time.thread_time()
     tracemalloc.start()
     with pytest.raises(CheckpointError, match=message):
         minires.load_plan(path)
@@ -196,7 +200,7 @@ def test_junk_is_refused_quickly_and_cheaply(tmp_path, text, message):
     tracemalloc.stop()
     # Text that is too long is never parsed as a plan; what its file's header costs is the safetensors reader's.
     assert peak < 50e6 + 8 * (len(text) > MAX_TEXT) * len(text)
-    assert time.perf_counter() - start < 5
+    assert time.thread_time() - start < 5
 
 
 def test_a_file_without_a_plan_is_refused(tmp_path):
@@ -225,3 +229,14 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         plan.save(path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["plan.safetensors"]
+
+
+def test_a_layer_whose_name_could_not_be_read_back_is_saved_without(tmp_path):
+    net = Lambda(
+        lambda x, *layers: layers[1](layers[0](x)), **{"a\nb": minires.nn.Linear(3, 3), "c": minires.nn.Linear(3, 3)}
+    )
+    plan = minires.compile(net, (1, 3), kernels="reference")
+    assert [step.name for step in plan.graph.steps] == ["a\nb", "c"]
+    plan.save(tmp_path / "plan.safetensors")
+    loaded = minires.load_plan(tmp_path / "plan.safetensors", kernels="reference")
+    assert [step.name for step in loaded.graph.steps] == ["", "c"]
