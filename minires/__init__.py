@@ -92,6 +92,7 @@ _LAZY_NAMES = {
     "compile": "minires.infer.plan",
     "load_plan": "minires.infer.plan",
     "load_onnx": "minires.infer.onnx_import",
+    "export_onnx": "minires.infer.onnx_export",
     "save": "minires.io.archive",
     "load": "minires.io.archive",
     "load_model": "minires.io.load_model",
