@@ -33,7 +33,8 @@ def gradient_sum(model: Module) -> float:
         if parameter.grad is None:
             continue
         gradient = parameter.grad.numpy()
-        part = float(np.add.reduce(gradient, axis=None))
+        with np.errstate(all="ignore"):
+            part = float(np.add.reduce(gradient, axis=None))
         if not np.isfinite(part) and np.isfinite(gradient).all():
             part = 0.0
         total += part
@@ -57,8 +58,9 @@ def first_in_forward(model: Module, loss_of: Callable[[], Tensor], images: Tenso
     found: list[str] = []
 
     def before(name: str, module: Module, inputs: Any) -> None:
-        for kind, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            if not found and tensor is not None and not _finite(tensor):
+        # Not the buffers: batch norm's running statistics are no input here, and the first run has ruined them already.
+        for kind, tensor in module.named_parameters(recurse=False):
+            if not found and not _finite(tensor):
                 found.append(f"in {name}: its {kind} holds a value that is no number, left by the step before")
 
     def after(name: str, module: Module, inputs: Any, output: Any) -> None:

@@ -30,7 +30,7 @@ NAME = "run.lock"
 _PATIENCE = 1.0  # s for whoever has just taken the lock to write who it is
 
 
-class RunBusyError(MiniresError, RuntimeError):
+class RunBusyError(MiniresError, OSError):
     """Another process trains in this folder."""
 
 
@@ -57,13 +57,20 @@ class RunLock:
 
     def release(self) -> None:
         """Give it back. Safe to call twice."""
-        if self._file is None:
+        file, self._file = self._file, None
+        if file is None:
+            return
+        if fcntl is None:  # Windows removes no file that is open
+            os.close(file)
+            with contextlib.suppress(OSError):
+                self.path.unlink()
             return
         # Removed while still locked: whoever opens the old file meanwhile sees that its name has gone (`_is_there`).
-        with contextlib.suppress(OSError):
+        try:
             self.path.unlink()
-        os.close(self._file)
-        self._file = None
+        except OSError:  # the folder is read-only by now: it stays, and names nobody
+            os.ftruncate(file, 0)
+        os.close(file)
 
     def __enter__(self) -> RunLock:
         return self
@@ -72,10 +79,16 @@ class RunLock:
         self.release()
 
     def _take_locked(self) -> bool:
-        """With flock; False where the file system does not have it."""
+        """With flock; False where the file system does not have it and somebody's file is there."""
         until = time.monotonic() + _PATIENCE
         while True:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                file, ours = self._create(), True
+            except FileExistsError:
+                try:
+                    file, ours = os.open(self.path, os.O_RDWR), False
+                except FileNotFoundError:  # given back between our two calls
+                    continue
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -86,8 +99,9 @@ class RunLock:
                     continue
                 raise self._busy(holder) from None
             except OSError:  # ENOLCK, ENOSYS, EOPNOTSUPP
-                os.close(file)
-                return False
+                if not ours:
+                    os.close(file)
+                    return False
             if _is_there(file, self.path):
                 break
             os.close(file)  # the one before gave it back, and its name away, between our two calls
@@ -96,16 +110,23 @@ class RunLock:
         self._file = file
         return True
 
+    def _create(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+
     def _take_by_existence(self) -> None:
         """By creating the file, which one process alone can do."""
         for _ in range(2):
             try:
-                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+                file = self._create()
             except FileExistsError:
                 holder = self._read_path()
+                until = time.monotonic() + _PATIENCE
+                while holder is None and time.monotonic() < until:  # made a moment ago, and not written yet?
+                    time.sleep(0.02)
+                    holder = self._read_path()
                 if holder is not None and _is_alive(holder) is not False:
                     raise self._busy(holder) from None
-                self.stale = holder or {}
+                self.stale = holder
                 # Set aside, not removed: should another have done the same in the meantime, we hold *its* lock now.
                 aside = self.path.with_name(f"{NAME}.{os.getpid()}")
                 with contextlib.suppress(FileNotFoundError):

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from minires.train.run_folder import StorageError
+
 __all__ = ["Progress", "RichProgress", "format_duration", "make_progress"]
 
 HEADER = (  # in the widths of format_row
@@ -49,7 +51,15 @@ class Progress:
         self._show(text, style)
 
     def _show(self, text: str, style: str) -> None:
-        print(text, file=self.stream, flush=True)
+        try:
+            print(text, file=self.stream, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StorageError(
+                f"train: cannot write the progress to the output: {error.strerror}. The run's folder is whole; make room, "
+                "then: minires train --resume RUN"
+            ) from error
 
     def start(self, epochs: int, first_epoch: int) -> None:
         """Training begins."""

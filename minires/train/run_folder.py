@@ -176,7 +176,7 @@ class RunFolder:
         """
         try:
             yield
-        except StorageError:
+        except MiniresError:  # has said already what is wrong
             raise
         except OSError as error:
             why = error.strerror or str(error)
