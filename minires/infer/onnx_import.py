@@ -184,7 +184,7 @@ class _Reader:
                 raise ValueError(f"its attribute {unknown[0]!r} is none that minires knows")
             with np.errstate(all="ignore"):
                 made = rule.function(shown)
-        except (ValueError, TypeError, ArithmeticError) as error:
+        except (ValueError, TypeError, ArithmeticError, CheckpointError) as error:
             inputs_text = f"; its inputs: {shown.describe()}" if shown is not None else ""
             raise CheckpointError(f"{what}: {error}{inputs_text}") from None
         outputs = made if isinstance(made, list) else [made]

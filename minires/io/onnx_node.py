@@ -14,7 +14,7 @@ from minires.io.protobuf import FIXED32, Field, WireError, floats, integer, inte
 __all__ = ["DOMAINS", "OnnxNode", "read_node"]
 
 DOMAINS = ("", "ai.onnx")  # two names of one
-MAX_LIST = 4096  # numbers in one attribute
+MAX_LIST = 4096  # numbers in one attribute; inputs, outputs and attributes of one node
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,8 @@ def read_node(part: Field) -> OnnxNode:
                 found.append(entry)
             case 7:
                 domain = text(entry, MAX_NAME)
+        if len(inputs) + len(outputs) + len(found) > MAX_LIST:
+            raise WireError(f"node {name!r} ({op}) has more than {MAX_LIST:,} inputs, outputs and attributes")
     what = f"node {name!r} ({op})"
     if domain not in DOMAINS:
         raise WireError(f"{what} is an operation of the domain {domain!r}; minires knows those of ONNX itself")

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from minires.errors import CheckpointError
 from minires.io.protobuf import Field, Reader, WireError, floats, integer, integers, text
 
 __all__ = ["DTYPE_NAMES", "MAX_NAME", "MAX_SIZE", "OnnxTensor", "read_tensor"]
@@ -46,7 +47,7 @@ _TYPED = {
     10: ("double_data", ("float64",)),
     11: ("uint64_data", ("uint64", "uint32")),
 }
-_READ = {name for _, names in _TYPED.values() for name in names}
+_READ = [name for _, names in _TYPED.values() for name in names]
 _IGNORED = (6, 12, 16)  # string_data, of a type that is not read; doc_string, metadata_props
 _EXTERNAL = (
     "its numbers lie in another file, and minires opens none but the one it was given; write them into the model: with "
@@ -78,8 +79,14 @@ class OnnxTensor:
         Where no conversion is needed, a view of the file's bytes.
 
         Raises:
-            WireError: a data type that is not read, or numbers that do not fit the type or the shape.
+            CheckpointError: a data type that is not read, or numbers that do not fit the type or the shape.
         """
+        try:
+            return self._array()
+        except WireError as error:
+            raise CheckpointError(f"onnx: {error}") from None
+
+    def _array(self) -> np.ndarray:
         if self.dtype not in _READ:
             raise WireError(f"{self.what}: constants of type {self.dtype} are not read; known are {', '.join(_READ)}")
         count = math.prod(self.shape)
