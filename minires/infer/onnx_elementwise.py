@@ -11,7 +11,7 @@ from functools import reduce
 
 import numpy as np
 
-from minires.infer.onnx_rules import Node, Operand, core, rule
+from minires.infer.onnx_rules import Node, Operand, core, rule, uniform
 from minires.infer.trace import Ref
 
 
@@ -51,7 +51,9 @@ def affine(node: Node, x: Ref, scale: np.ndarray, shift: np.ndarray) -> Ref:
     for name, array in (("scale", scale), ("shift", shift)):
         if np.broadcast_shapes(array.shape, shape) != shape:
             raise ValueError(f"a constant of shape {array.shape} would make the value larger")
-        small = core(array)
+        small, same = core(array), uniform(array)
+        if same is not None:
+            small = np.full((1,) * small.ndim, same)
         padded = (1,) * (len(shape) - small.ndim) + small.shape
         if padded[0] != 1 or math.prod(padded[2:]) != 1:
             raise ValueError(

@@ -70,6 +70,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "hard swish": ((14, 22), [node("HardSwish", "x")], {}),
     "add twice": ((7, 17), [node("Relu", "x", "r"), node("Add", "x r")], {}),
     "add a constant a channel": ((7, 17), [node("Add", "x c")], {"c": w(4, 1, 1)}),
+    "add an image of one number": ((17,), [node("Add", "x c")], {"c": np.full((4, 7, 9), 0.3, np.float32)}),
     "add a number": ((7, 17), [node("Add", "c x")], {"c": f(0.3)}),
     "sub": ((17,), [node("Relu", "x", "r"), node("Sub", "x r")], {}),
     "sub a constant": ((17,), [node("Sub", "x c")], {"c": w(1, 4, 1, 1)}),
