@@ -27,7 +27,7 @@ from minires.train.checkpoint import Checkpoint, weights_not_finite
 from minires.train.config import TrainConfig
 from minires.train.diagnose import first_in_backward, first_in_forward, gradient_sum
 from minires.train.evaluate import Evaluation, evaluate
-from minires.train.guard import InterruptGuard, StopRequested, check_finite
+from minires.train.guard import InterruptGuard, LossNotFiniteError, StopRequested, check_finite
 from minires.train.progress import Progress, Step
 from minires.train.run_folder import RunFolder
 from minires.train.saver import Saver
@@ -91,8 +91,10 @@ def train_epoch(parts: Parts, state: State, progress: Progress, pause: Callable[
     for module in parts.frozen:  # their batch norm neither looks at the batch nor learns from it
         module.eval()
     for images, labels in parts.loader.iterate(state.epoch, start=state.batch):
-        state.lr = float(optimizer.param_groups[0]["lr"])
         step = state.epoch * len(parts.loader) + state.batch + 1
+        if 0 < config.max_steps < step:  # the run goes on from the save after its last step
+            break
+        state.lr = float(optimizer.param_groups[0]["lr"])
         where: dict[str, Any] = {"epoch": state.epoch + 1, "step": step, "lr": state.lr, "kept": kept}
         optimizer.zero_grad()
         for some, theirs, share in pieces(images, labels, config.accumulate):
@@ -183,7 +185,6 @@ def fit(
         LossNotFiniteError: last.ckpt is then the last one that was good.
         StorageError: something could not be written; last.ckpt is the one before.
     """
-    config = parts.config
     state = State() if resume is None else State(**resume.progress)
     saver = Saver(parts, folder, state)
     saver.begin(resume)
@@ -193,6 +194,24 @@ def fit(
             saver.after_step()
         return guard.requested
 
+    try:
+        return _epochs(parts, state, folder, saver, progress, guard, pause)
+    except LossNotFiniteError:
+        saver.take_back()
+        raise
+
+
+def _epochs(
+    parts: Parts,
+    state: State,
+    folder: RunFolder,
+    saver: Saver,
+    progress: Progress,
+    guard: InterruptGuard,
+    pause: Callable[[], bool],
+) -> tuple[State, Evaluation | None]:
+    """The epochs in a row."""
+    config = parts.config
     test: Evaluation | None = None
     progress.start(config.epochs, state.epoch + 1)
     while not state.ended(config) and not guard.requested:
@@ -221,6 +240,7 @@ def fit(
     if test is None:  # patience ended between two looks, or the run was killed after its last save, before its report
         with suppress(StopRequested), measured_weights(parts):
             test = look(parts, parts.test, progress, "test", state.epoch, guard)
+    saver.trust()
     return state, test
 
 

@@ -7,6 +7,7 @@ runs/digits-resnet8/
     results.csv         the same as a table
     best.safetensors    weights of the epoch with the best validation accuracy (older runs: best.ckpt)
     last.ckpt           everything: training goes on from here
+    before.ckpt         the one before, for a moment (see `saver`)
     curves.png          loss, accuracy and learning rate over the epochs
     result.json         the final figures
     log.txt             what the terminal showed, without the bars

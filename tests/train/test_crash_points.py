@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from minires.errors import CheckpointError
-from minires.train import session
+from minires.train import saver, session
 from minires.train.checkpoint import load_checkpoint
 from minires.train.config import build_config
+from minires.train.guard import LossNotFiniteError
 from minires.train.run_folder import read_metrics
 from minires.train.session import resume_training, run_training
 from tests.train.same_run import assert_same_run, checkpoint, result, rows
@@ -63,7 +64,7 @@ class Camera:
 
     def __init__(self, folder: Path, album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.album, self.seen = folder, album, set[tuple[tuple[str, bytes], ...]]()
-        for name in ("replace", "fsync", "unlink", "ftruncate"):
+        for name in ("replace", "fsync", "unlink", "ftruncate", "link"):
             monkeypatch.setattr(os, name, self.around(getattr(os, name)))
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,8 +111,8 @@ def test_run_killed_at_any_call_to_the_disk_goes_on_with_the_same_bits(
         else:
             go_on(picture)
         assert_same_run(picture, whole)
-        left = [path.name for path in picture.iterdir() if path.name.startswith(".") or path.name == "run.lock"]
-        assert left == []
+        left = {path.name for path in picture.iterdir()}
+        assert not [name for name in left if name.startswith(".") or name in ("run.lock", "before.ckpt")]
     # Three steps an epoch (36 images, 16 at a time); the row of an epoch comes after its checkpoint.
     assert stages == {
         (0, 0, 0), (0, 1, 0), (0, 2, 0), (0, 3, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (1, 2, 1), (1, 3, 1), (2, 0, 1), (2, 0, 2)
@@ -172,3 +173,48 @@ def test_checkpoints_within_an_epoch_come_by_steps_or_by_time(tmp_path: Path, mo
     saves.clear()
     train(tmp_path / "c", checkpoint_every=0, checkpoint_seconds=1e-9)
     assert saves == sorted([*ends, *[(epoch, batch) for epoch in (0, 1) for batch in (1, 2, 3)]])
+
+
+def test_weights_that_a_step_ruined_and_a_save_kept_are_taken_back(tmp_path: Path) -> None:
+    """The first update makes the weights huge, still finite, and they are saved; the second step's loss is no number."""
+    with pytest.raises(LossNotFiniteError, match="training loss is nan at step 2"):
+        train(tmp_path / "a", optimizer="sgd", lr=1e30, schedule="constant", ema_decay=0.0)
+    folder = tmp_path / "a" / "runs" / "a"
+    kept = load_checkpoint(folder / "last.ckpt")
+    assert kept.progress["batch"] == 0
+    assert max(abs(value.numpy()).max() for value in kept.model.values()) < 100
+    assert not (folder / "before.ckpt").exists()
+
+
+def test_checkpoint_before_the_last_is_kept_by_a_copy_where_files_have_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(LossNotFiniteError):
+        train(tmp_path / "a", optimizer="sgd", lr=1e30, schedule="constant", ema_decay=0.0)
+    assert load_checkpoint(tmp_path / "a" / "runs" / "a" / "last.ckpt").progress["batch"] == 0
+
+
+@pytest.mark.parametrize("settings", [{"max_steps": 4}, {"accumulate": 2}, {"patience": 1, "lr": 1e-9, "epochs": 4}])
+def test_run_stopped_after_any_step_goes_on_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """Settings that end an epoch or a run elsewhere than usual, or have more than one forward pass a step."""
+    with monkeypatch.context() as patch:
+        camera = Camera(tmp_path / "whole" / "runs" / "a", tmp_path / "album", patch)
+        patch.setattr(camera, "shoot", lambda: None)
+        save = saver.save_checkpoint
+
+        def saved(*args: Any, **kwargs: Any) -> None:
+            save(*args, **kwargs)
+            Camera.shoot(camera)
+
+        patch.setattr(saver, "save_checkpoint", saved)
+        whole = train(tmp_path / "whole", **settings)
+    for picture in camera.pictures():
+        go_on(picture)
+        assert_same_run(picture, whole)
+    assert len(camera.seen) >= 6

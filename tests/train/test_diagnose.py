@@ -144,7 +144,9 @@ def test_gradient_sum_is_finite_if_and_only_if_every_gradient_is() -> None:
 def test_training_stops_before_the_weights_are_ruined(
     reference_kernels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: Any, message: str
 ) -> None:
-    """In the third step something goes wrong in the stem; the checkpoint is the one after the second."""
+    """In the third step something goes wrong in the stem. The second's weights are saved, and under suspicion: what
+    stays is the checkpoint after the first.
+    """
     steps = [0]
 
     def spoiled(value: Tensor) -> Tensor:
@@ -163,6 +165,7 @@ def test_training_stops_before_the_weights_are_ruined(
     from minires.train.checkpoint import load_checkpoint
 
     kept = load_checkpoint(tmp_path / "a" / "last.ckpt")
-    assert kept.progress["batch"] == 2
+    assert kept.progress["batch"] == 1
+    assert not (tmp_path / "a" / "before.ckpt").exists()
     assert all(np.isfinite(tensor.numpy()).all() for tensor in kept.model.values())
     assert "stopped: train: " in (tmp_path / "a" / "log.txt").read_text()
