@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -25,8 +25,9 @@ from minires.nn.utils import clip_grad_norm_
 from minires.tensor import Tensor
 from minires.train.checkpoint import Checkpoint, weights_not_finite
 from minires.train.config import TrainConfig
-from minires.train.diagnose import first_in_backward, first_in_forward, gradient_sum
+from minires.train.diagnose import first_in_backward, first_in_forward
 from minires.train.evaluate import Evaluation, evaluate
+from minires.train.grad_norm import gradient_norms
 from minires.train.guard import InterruptGuard, LossNotFiniteError, StopRequested, check_finite
 from minires.train.progress import Progress, Step
 from minires.train.run_folder import RunFolder
@@ -45,6 +46,7 @@ class State:
     images: int = 0
     loss_sum: float = 0.0
     correct: int = 0
+    grad_norms: dict[str, float] = field(default_factory=dict)  # of each part of the network, before clipping
     lr: float = 0.0  # of the last step
     seconds: float = 0.0  # spent so far, over all sessions
     best_epoch: int = 0  # 0: none yet
@@ -54,7 +56,7 @@ class State:
     def begin_epoch(self) -> None:
         """Count an epoch as finished and forget its sums."""
         self.epoch += 1
-        self.batch, self.images, self.loss_sum, self.correct = 0, 0, 0.0, 0
+        self.batch, self.images, self.loss_sum, self.correct, self.grad_norms = 0, 0, 0.0, 0, {}
 
     def ended(self, config: TrainConfig) -> bool:
         """Whether all epochs are done, or so many in a row without a better validation that patience is at its end."""
@@ -108,7 +110,8 @@ def train_epoch(parts: Parts, state: State, progress: Progress, pause: Callable[
             (loss if share == 1 else loss * share).backward()  # gradients add up to those of the whole batch's mean
             state.correct += right_answers(logits, theirs)
             state.loss_sum += value * len(some)
-        check_finite(gradient_sum(model), "a gradient", find=partial(first_in_backward, model, again, drawn), **where)
+        norms = gradient_norms(model)
+        check_finite(sum(norms.values()), "a gradient", find=partial(first_in_backward, model, again, drawn), **where)
         if config.clip_norm > 0:
             clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
@@ -116,6 +119,8 @@ def train_epoch(parts: Parts, state: State, progress: Progress, pause: Callable[
         if average is not None:
             average.update(model)
 
+        for part, norm in norms.items():
+            state.grad_norms[part] = state.grad_norms.get(part, 0.0) + norm
         state.images += len(images)
         state.batch += 1
         progress.step(
@@ -287,6 +292,7 @@ def measure(
         "test_loss": None,
         "test_accuracy": None,
         "lr": state.lr,
+        **{f"grad_norm/{part}": total / state.batch for part, total in state.grad_norms.items()},
     }
     if parts.validation is not None:
         val = look(parts, parts.validation, progress, "validation", epoch, guard)
