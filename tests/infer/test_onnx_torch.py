@@ -104,15 +104,13 @@ OLD = [
     ("zeros", 17),
     ("preactivation", 17),
 ]
-# The new exporter takes seconds for any network: one is always tried, the others with the slow tests.
-NEW = [("basic", 18), ("bottleneck", 20), ("gates, means", 20), ("preactivation", 21)]
+# The new exporter takes seconds for any network.
+NEW = [("basic", 18), ("bottleneck", 20), ("gates, means", 20), ("zeros", 18), ("preactivation", 21)]
 
 
 @pytest.mark.parametrize(
     ("name", "opset", "dynamo"),
-    [(*case, False) for case in OLD]
-    + [("zeros", 18, True)]
-    + [pytest.param(*case, True, marks=pytest.mark.slow) for case in NEW],
+    [(*case, False) for case in OLD] + [pytest.param(*case, True, marks=pytest.mark.slow) for case in NEW],
 )
 def test_networks_as_torch_exports_them(name: str, opset: int, dynamo: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
