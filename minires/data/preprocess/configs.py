@@ -94,11 +94,11 @@ def from_timm(config: Config, where: str, *, image_size: int | None = None) -> I
     mean, std = (reader.channels(name, IMAGENET[i], channels) for i, name in enumerate(("mean", "std")))
     scaled = math.floor(height / share), math.floor(width / share)
     if mode == "squash":
-        resize = Resize("exact", *scaled)
+        resize = reader.resize("exact", *scaled)
     elif mode == "border":
-        resize = Resize("contain", *scaled)
+        resize = reader.resize("contain", *scaled)
     else:
-        resize = Resize("shorter" if height == width else "cover", *scaled)
+        resize = reader.resize("shorter" if height == width else "cover", *scaled)
     return reader.build(
         size=(height, width),
         resize=resize,
@@ -309,5 +309,5 @@ class _Reader:
             raise self._refuse(name, "numbers, one a channel")
         value = tuple(value) * count if len(value) == 1 and count in (1, 3) else tuple(value)
         if len(value) != count:
-            raise self._refuse(name, f"{count} numbers, one a channel")
+            raise self._refuse(name, f"{count} number{'s' * (count != 1)}, one a channel")
         return value

@@ -67,7 +67,11 @@ def decode_image(path: str | Path, channels: int = 3) -> Array:
     try:
         with _open(path) as file:
             width, height = file.size
-            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+            if max(width, height) > MAX_SIDE:
+                raise DataError(
+                    f"{path}: {width}x{height} pixels; no side may have more than {MAX_SIDE:,}: cut it first"
+                )
+            if width * height > MAX_PIXELS:
                 raise DataError(
                     f"{path}: {width}x{height} pixels are more than the {MAX_PIXELS:,} allowed; make it smaller first"
                 )

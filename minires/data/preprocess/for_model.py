@@ -17,13 +17,14 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minires.data.preprocess import configs
 from minires.data.preprocess.transform import ImageTransform, Resize
 from minires.errors import ArgumentError, CheckpointError
 
 if TYPE_CHECKING:
+    from minires.infer.plan import Plan
     from minires.nn import Module
 
 __all__ = ["class_names", "transform_for"]
@@ -34,7 +35,7 @@ _HASHED = re.compile(r"(\w+)-([0-9a-f]{8})\.pth")
 
 
 def transform_for(
-    model: Module,
+    model: Module | Plan,
     *,
     image_size: int | None = None,
     mean: Sequence[float] | float | None = None,
@@ -43,7 +44,8 @@ def transform_for(
     """The `ImageTransform` of a network, class names included.
 
     Args:
-        model: from `minires.load_model`, which keeps what it found beside the weights.
+        model: from `minires.load_model`, which keeps what it found beside the weights; or a plan (of an ONNX file), of
+            which only the sizes are known.
         image_size: another side of the input than the network's own; the resize follows by the rule of its library.
         mean, std: other values, one for all channels or one a channel, for bytes divided by 255.
 
@@ -56,36 +58,35 @@ def transform_for(
     """
     if image_size is not None and (type(image_size) is not int or image_size < 1):
         raise ArgumentError(f"transform_for: image_size must be a positive int, got {image_size!r}")
-    channels, classes = _first_channels(model), _classes(model)
-    transform = _found(model, image_size)
-    if transform is None:
-        transform = _assumed(model, channels, image_size, mean, std)
-    changes: dict[str, Any] = {}
-    for name, values in (("mean", mean), ("std", std)):
-        if values is not None:
-            numbers = [values] if isinstance(values, (int, float)) else list(values)
-            changes[name] = tuple(numbers * channels if channels and len(numbers) == 1 else numbers)
+    network = _network(model)
+    if network.side is not None:
+        if image_size not in (None, network.side):
+            raise ArgumentError(
+                f"transform_for: the plan takes {network.side} pixels a side, got image_size = {image_size}"
+            )
+        image_size = network.side
+    transform = _found(model, image_size) or _assumed(network, image_size, mean, std)
+    given = (("mean", mean), ("std", std))
+    changes: dict[str, Any] = {name: _each(values, network.channels) for name, values in given if values is not None}
     if changes:
-        same = len({len(v) for v in changes.values()}) == 1 and len(changes) == 2
-        fill = () if same and len(changes["mean"]) != transform.channels else transform.fill
-        transform = dataclasses.replace(transform, **changes, fill=fill)
-    if channels is not None and transform.channels != channels:
+        transform = dataclasses.replace(transform, **changes, fill=())
+    if transform.channels != network.channels:
         raise CheckpointError(
-            f"transform_for: the network takes {channels} channel(s), {transform.source} gives values for "
-            f"{transform.channels}; give mean and std for {channels}"
+            f"transform_for: the network takes {network.channels} channel(s), {transform.source} gives values for "
+            f"{transform.channels}; give mean and std for {network.channels}"
         )
     names = class_names(model) or transform.class_names
-    if names is not None and classes is not None and len(names) != classes:
+    if names is not None and network.classes is not None and len(names) != network.classes:
         logger.warning(
             "transform_for: %d class names are known, the network has %d classes; they are not used",
             len(names),
-            classes,
+            network.classes,
         )
         names = None
     return dataclasses.replace(transform, class_names=names)
 
 
-def class_names(model: Module) -> tuple[str, ...] | None:
+def class_names(model: Module | Plan) -> tuple[str, ...] | None:
     """The names of a network's outputs from the configuration beside its weights; None if it has none.
 
     Hugging Face's id2label; timm's label_names, or the descriptions of them where it has those.
@@ -108,7 +109,7 @@ def class_names(model: Module) -> tuple[str, ...] | None:
     return tuple(str(described.get(name, name)) for name in names)
 
 
-def _found(model: Module, image_size: int | None) -> ImageTransform | None:
+def _found(model: Module | Plan, image_size: int | None) -> ImageTransform | None:
     """From what lies beside the weights; None if nothing does."""
     config, said = getattr(model, "pretrained_config", None), getattr(model, "preprocess_config", None)
     if isinstance(said, Mapping):
@@ -129,52 +130,63 @@ def _found(model: Module, image_size: int | None) -> ImageTransform | None:
     return None
 
 
-def _assumed(model: Module, channels: int | None, image_size: int | None, mean: Any, std: Any) -> ImageTransform:
+def _assumed(network: _Network, image_size: int | None, mean: Any, std: Any) -> ImageTransform:
     """torchvision's V1 for a network of ImageNet's kind; otherwise what the caller gives."""
-    complete = image_size is not None and mean is not None and std is not None
-    if complete:
-        plain = (0.0,) * (channels or 3)
-        return ImageTransform(
-            (image_size, image_size),  # type: ignore[arg-type]
-            Resize("shorter", image_size, image_size),  # type: ignore[arg-type]
-            mean=plain,
-            std=tuple(1.0 for _ in plain),
-            source="the caller",
+    if image_size is not None and mean is not None and std is not None:
+        square = (image_size, image_size)
+        mean, std = _each(mean, network.channels), _each(std, network.channels)
+        return ImageTransform(square, Resize("shorter", *square), mean=mean, std=std, source="the caller")
+    if network.channels != 3 or network.small:
+        why = (
+            f"it takes images of {network.channels} channel(s)"
+            if network.channels != 3
+            else "it is one for small images"
         )
-    if channels != 3 or _is_small(model):
-        why = "it takes grey images" if channels == 1 else "its first layer is one for small images"
         raise ArgumentError(
             f"transform_for: nothing beside the weights says how images are prepared for this network, and {why}: give "
             "image_size, mean and std as in its training (CIFAR-10's are often 32, 0.4914 0.4822 0.4465 and "
             "0.2470 0.2435 0.2616)"
         )
     transform = ImageTransform((224, 224), Resize("shorter", 256, 256), source="torchvision's V1, assumed")
+    transform = transform if image_size is None else transform.at(image_size)
     logger.warning(
         "transform_for: nothing beside the weights says how images are prepared. Assumed, as for torchvision's first "
-        "weights: %s. Others differ (timm's are often bicubic, mean and std .5): give a folder with config.json, or "
+        "weights: %s. Others differ (timm's are often bicubic, mean and std .5): give a folder with its config.json, or "
         "image_size, mean and std",
         transform,
     )
-    return transform if image_size is None else transform.at(image_size)
+    return transform
 
 
-def _first_channels(model: Module) -> int | None:
-    """Channels of the images that the network takes: those of its first convolution."""
-    weight = next((p for p in model.parameters() if p.ndim == 4), None)
-    return None if weight is None else int(weight.shape[1])
+def _each(values: Sequence[float] | float, channels: int) -> tuple[float, ...]:
+    """One number a channel; one for all stands for as many."""
+    numbers = (values,) if isinstance(values, (int, float)) else tuple(values)
+    return numbers * channels if len(numbers) == 1 else numbers
 
 
-def _is_small(model: Module) -> bool:
-    """Whether the first convolution keeps the size, as in networks for CIFAR."""
-    from minires.nn import Conv2d
+class _Network(NamedTuple):
+    """What the network itself says of its input and output."""
 
-    first = next((module for module in model.modules() if isinstance(module, Conv2d)), None)
-    return first is not None and tuple(first.stride) == (1, 1)
+    channels: int
+    classes: int | None
+    small: bool  # made for images of some 32 pixels a side
+    side: int | None  # the only size it takes
 
 
-def _classes(model: Module) -> int | None:
-    """Outputs of the last linear layer."""
-    weight = None
-    for parameter in model.parameters():
-        weight = parameter if parameter.ndim == 2 else weight
-    return None if weight is None else int(weight.shape[0])
+def _network(model: Any) -> _Network:
+    """Of a plan or of a module."""
+    shape = getattr(model, "input_shape", None)
+    if shape is not None:
+        if len(shape) != 4 or shape[2] != shape[3]:
+            raise ArgumentError(f"transform_for: the plan takes {shape}, not square images (N, C, H, W)")
+        return _Network(shape[1], model.output_shape[-1], shape[2] < 128, shape[2])
+    from minires.nn import Conv2d, Linear
+
+    convolutions = [module for module in model.modules() if isinstance(module, Conv2d)]
+    linear = [module for module in model.modules() if isinstance(module, Linear)]
+    if not convolutions:
+        raise ArgumentError("transform_for: the model has no convolution, so it is not known which images it takes")
+    # Networks for CIFAR keep the size in their first layer.
+    first = convolutions[0]
+    classes = int(linear[-1].weight.shape[0]) if linear else None
+    return _Network(first.in_channels, classes, tuple(first.stride) == (1, 1), None)
