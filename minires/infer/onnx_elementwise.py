@@ -68,7 +68,7 @@ _ONE, _ZERO = np.ones(()), np.zeros(())
 _UFUNCS = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Sum": np.add}
 
 
-@rule("Add", "Sub", "Mul", "Div", inputs=(2, 2), attributes="axis broadcast")
+@rule("Add", "Sub", "Mul", "Div", inputs=(2, 2))
 def _arithmetic(node: Node) -> Operand:
     return _binary(node, node.op, node.operand(0), node.operand(1))
 

@@ -100,11 +100,11 @@ def _conv(node: Node) -> Ref:
     return node.add("conv2d", x, constants=constants, geometry=geometry, relu=False)
 
 
-@rule("BatchNormalization", inputs=(5, 5), attributes="epsilon momentum spatial training_mode is_test")
+@rule("BatchNormalization", inputs=(5, 5), attributes="epsilon momentum spatial training_mode")
 def _batch_norm(node: Node) -> Ref:
     x = node.value(0)
     shape = node.shape(x)
-    if node.get_int("training_mode", 0) or not node.get_int("is_test", 1):
+    if node.get_int("training_mode", 0):
         raise ValueError("it is in training mode; export the model in evaluation mode, model.eval()")
     if not node.get_int("spatial", 1):
         raise ValueError("spatial=0, statistics for each pixel, has no step")
@@ -121,7 +121,7 @@ def linear(node: Node, x: Ref, matrix: np.ndarray, bias: np.ndarray | None = Non
     return node.add("linear", x, constants=constants, relu=False)
 
 
-@rule("Gemm", inputs=(2, 3), attributes="alpha beta transA transB broadcast")
+@rule("Gemm", inputs=(2, 3), attributes="alpha beta transA transB")
 def _gemm(node: Node) -> Ref:
     """alpha A' B' + beta C."""
     x, matrix = node.value(0), node.weights(1)
@@ -302,7 +302,7 @@ def _softmax(node: Node) -> Ref:
     return node.reshape(node.add("softmax", flat, axis=2), shape)
 
 
-@rule("Dropout", inputs=(1, 3), attributes="ratio seed is_test")
+@rule("Dropout", inputs=(1, 3), attributes="ratio seed")
 def _dropout(node: Node) -> Operand:
     if node.given(2) and uniform(node.constant(2)) != 0:
         raise ValueError("it is in training mode; export the model in evaluation mode, model.eval()")

@@ -42,11 +42,11 @@ def _flatten(node: Node) -> Operand:
     return _reshaped(node, (math.prod(shape[:axis]), math.prod(shape[axis:])))
 
 
-@rule("Reshape", inputs=(1, 2), attributes="shape allowzero")
+@rule("Reshape", inputs=(2, 2), attributes="allowzero")
 def _reshape(node: Node) -> Operand:
     """0 keeps a size (unless `allowzero`), -1 is what is left."""
     before = node.shape(node.operand(0))
-    wanted = node.integers(1) if node.given(1) else node.get_ints("shape")
+    wanted = node.integers(1)
     if not node.get_int("allowzero", 0):
         if any(size == 0 and i >= len(before) for i, size in enumerate(wanted)):
             raise ValueError(f"to {wanted}: a 0 keeps a size, and {before} has none there")
@@ -224,7 +224,7 @@ def padded(node: Node, x: Ref, amounts: list[tuple[int, int]], value: float) -> 
 @rule("Concat", inputs=(1, 4096), attributes="axis")
 def _concat(node: Node) -> Operand:
     parts = [node.operand(i) for i in range(len(node.inputs))]
-    axis = node.axis(node.get_int("axis", 1 if node.opset < 4 else None), len(node.shape(parts[0])))
+    axis = node.axis(node.get_int("axis"), len(node.shape(parts[0])))
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
     if len(arrays) == len(parts):
         if len({array.dtype for array in arrays}) > 1:

@@ -51,6 +51,12 @@ CASES: dict[str, tuple[Any, ...]] = {
     "conv depthwise": ((17,), [node("Conv", "x w", group=4, pads=[1, 1, 1, 1])], {"w": w(8, 1, 3, 3)}),
     "conv same upper": ((17,), [node("Conv", "x w", auto_pad="SAME_UPPER", strides=[2, 2])], {"w": w(6, 4, 2, 4)}),
     "conv same lower": ((17,), [node("Conv", "x w", auto_pad="SAME_LOWER", strides=[2, 2])], {"w": w(6, 4, 2, 4)}),
+    "conv same beyond its window": (
+        (17,),
+        [node("Conv", "x w", auto_pad="SAME_UPPER", strides=[3, 2])],
+        {"w": w(6, 4, 1, 1)},
+        ("n", 4, 8, 8),
+    ),
     "conv valid": ((17,), [node("Conv", "x w", auto_pad="VALID", strides=[2, 2])], {"w": W3}),
     "pad, conv": (
         (11, 17),

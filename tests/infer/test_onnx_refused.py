@@ -78,7 +78,8 @@ REFUSED: list[tuple[list[Writer], dict[str, Any], str]] = [
         NORM,
         "in training mode; export the model in evaluation mode",
     ),
-    ([node("BatchNormalization", "x s t m v", is_test=0)], NORM, "in training mode"),
+    ([node("BatchNormalization", "x s t m v", is_test=0)], NORM, "its attribute .is_test. is none that minires knows"),
+    ([node("Add", "x c", broadcast=1, axis=1)], {"c": ones(2)}, "its attribute .axis. is none that minires knows"),
     ([node("BatchNormalization", "x s t m v", spatial=0)], NORM, "spatial=0, statistics for each pixel, has no step"),
     ([node("BatchNormalization", "x s t m v")], {**NORM, "v": ones(1)}, r"input 4 must have shape \(2,\), got \(1,\)"),
     ([node("Gemm", "x w")], {"w": ones(50, 3)}, r"only a product of \(N, features\) by a matrix"),
@@ -398,17 +399,16 @@ def test_flipped_bytes_give_one_error_or_a_network(tmp_path: Path) -> None:
     content = small()
     loaded = 0
     for place in range(300):
-        for bits in (0xFF, 0x01):
-            changed = bytearray(content)
-            changed[place] ^= bits
-            loaded += outcome(bytes(changed), tmp_path)
-    assert 50 < loaded < 500  # of 600: what only changes names or weights still loads
+        changed = bytearray(content)
+        changed[place] ^= 0xFF if place % 2 else 0x01
+        loaded += outcome(bytes(changed), tmp_path)
+    assert 30 < loaded < 270  # what only changes names or weights still loads
 
 
 def test_random_damage_gives_one_error_or_a_network(tmp_path: Path) -> None:
     content = small()
     rng = np.random.default_rng(0)
-    for _ in range(300):
+    for _ in range(200):
         changed = bytearray(content)
         for _ in range(int(rng.integers(1, 5))):
             place = int(rng.integers(len(changed)))
