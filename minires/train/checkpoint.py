@@ -40,7 +40,7 @@ from minires.errors import CheckpointError, MiniresError
 from minires.io import archive
 from minires.io.safetensors import SafetensorsFile, is_safetensors, save_file
 from minires.nn import Module
-from minires.train.config import TrainConfig, build_config
+from minires.train.config import TrainConfig, build_config, model_arguments
 from minires.train.run_folder import BEST, LAST, find_checkpoint
 from minires.train.setup import Parts, build_model
 
@@ -146,8 +146,11 @@ def save_weights(
         "versions": _versions(),
         "sha256": _digest(model.state_dict()),
     }
-    # "format": transformers reads no file without it. "architecture": what `minires.load_model` looks for.
-    metadata = {"format": "pt", "architecture": config.model, "minires": json.dumps(document)}
+    # "format": transformers reads no file without it. "architecture": what `minires.load_model` looks for; where another
+    # width was asked for, it is not that of the name, and the shapes say it.
+    metadata = {"format": "pt", "minires": json.dumps(document)}
+    if "width" not in model_arguments(config):
+        metadata["architecture"] = config.model
     save_file(model.state_dict(), path, metadata)
 
 
@@ -250,7 +253,9 @@ def load_model(checkpoint: Checkpoint) -> Module:
         shape = (facts["channels"], facts["height"], facts["width"])
         model = build_model(checkpoint.config, len(facts["classes"]), shape)
         # Where the running mean of the weights is on, it is what was measured: last.ckpt holds both.
-        model.load_state_dict(checkpoint.stateful["ema"]["average"] if "ema" in checkpoint.stateful else checkpoint.model)
+        model.load_state_dict(
+            checkpoint.stateful["ema"]["average"] if "ema" in checkpoint.stateful else checkpoint.model
+        )
     except (MiniresError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"checkpoint: {checkpoint.path} does not fit model {checkpoint.config.model}: {error}"

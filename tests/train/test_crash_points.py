@@ -32,10 +32,14 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def quick(reference_kernels: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A folder of its own, no pictures (they take longer than the training) and few test images."""
+    """A folder of its own, few test images, and nothing that takes longer than the training: pictures, waiting for the
+    disk.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda file: None)
     monkeypatch.setattr(session, "curves_available", lambda: False)
-    monkeypatch.setattr(session, "build_parts", lambda config, build=session.build_parts: fewer_tests(build(config)))
+    build = session.build_parts
+    monkeypatch.setattr(session, "build_parts", lambda *args, **kwargs: fewer_tests(build(*args, **kwargs)))
 
 
 def fewer_tests(parts: Any) -> Any:

@@ -153,8 +153,8 @@ def test_training_stops_before_the_weights_are_ruined(
         steps[0] += 1
         return function(value) if steps[0] >= 3 else value
 
-    def spoil(config: Any, original: Any = session.build_parts) -> Any:
-        parts = original(config)
+    def spoil(*args: Any, original: Any = session.build_parts, **kwargs: Any) -> Any:
+        parts = original(*args, **kwargs)
         parts.model.bn1 = Spoil(spoiled)
         return parts
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from minires.backend import use_kernels
 from minires.errors import CheckpointError, ConfigError
 from minires.train import run_folder
 from minires.train.config import TrainConfig, build_config
-from minires.train.run_folder import RunFolder, available_cores, find_checkpoint, json_safe, read_metrics
+from minires.train.lock import RunBusyError
+from minires.train.run_folder import (
+    RunFolder,
+    StorageError,
+    available_cores,
+    find_checkpoint,
+    json_safe,
+    read_metrics,
+)
 
 
 def make(tmp_path: Path, **settings: Any) -> RunFolder:
@@ -125,3 +136,104 @@ def test_busy_advice_only_where_threads_would_wait_for_a_core(
     monkeypatch.setattr(run_folder.os, "getloadavg", lambda: (load, load, load))
     monkeypatch.setattr(run_folder, "available_cores", lambda: cores)
     assert ("MINIRES_THREADS=1" in run_folder.busy_advice()) == advised
+
+
+def test_run_folder_belongs_to_one_process_until_it_is_closed(tmp_path: Path) -> None:
+    with make(tmp_path) as folder:
+        with pytest.raises(RunBusyError, match=rf"belongs to process {os.getpid()} on "):
+            RunFolder.claim(folder.path)
+        assert RunFolder(folder.path).rows == []  # reading takes no lock
+    with RunFolder.claim(folder.path):
+        pass
+    folder.close()  # twice is as good as once
+
+
+def test_run_folder_says_what_it_runs_on(tmp_path: Path) -> None:
+    with use_kernels("reference"):
+        env = json.loads((make(tmp_path).path / "env.json").read_text())
+    assert (env["kernels"], env["workers"]) == ("reference", 1)
+    assert env["cpu"]
+    assert "git" not in env
+
+
+def test_run_folder_that_goes_on_notes_every_environment(tmp_path: Path) -> None:
+    with make(tmp_path) as folder:
+        began = json.loads((folder.path / "env.json").read_text())
+        folder.go_on([], 0)
+        folder.go_on([], 0)
+    env = json.loads((folder.path / "env.json").read_text())
+    assert len(env.pop("resumed")) == 2
+    assert env == began
+
+
+def test_run_folder_takes_its_rows_from_the_checkpoint(tmp_path: Path) -> None:
+    rows = [{"epoch": 1, "train_loss": 0.1}, {"epoch": 2, "train_loss": float("nan")}]
+    for there in ("", '{"epoch": 1, "train_loss": 0.1}\n', "no JSON", '{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n{"ep'):
+        with make(tmp_path) as folder:
+            (folder.path / "metrics.jsonl").write_text(there)
+            folder.go_on(rows, 2)
+            text = (folder.path / "metrics.jsonl").read_text()
+        assert text == '{"epoch": 1, "train_loss": 0.1}\n{"epoch": 2, "train_loss": null}\n'
+        assert (folder.path / "results.csv").read_text() == "epoch,train_loss\n1,0.1\n2,nan\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "make room on that disk (or raise the quota or limit)"),
+        (errno.EFBIG, "make room on that disk (or raise the quota or limit)"),
+        (errno.EROFS, "give this user the right to write there"),
+        (errno.EIO, "see what is wrong with that place"),
+    ],
+)
+def test_writing_that_fails_says_what_is_kept_and_what_to_do(tmp_path: Path, number: int, remedy: str) -> None:
+    folder = make(tmp_path)
+
+    def fail() -> None:
+        with folder.writing("results.csv"):
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(StorageError) as caught:
+        fail()
+    file, way = folder.path / "results.csv", f"The way out: {remedy}"
+    assert str(caught.value) == f"train: cannot write {file}: {os.strerror(number)}. {way}"
+    (folder.path / "last.ckpt").write_bytes(b"")
+    with pytest.raises(StorageError) as caught:
+        fail()
+    kept = f"{folder.path / 'last.ckpt'} is whole, as it was saved last."
+    way += f", then: minires train --resume {folder.path}"
+    assert str(caught.value) == f"train: cannot write {file}: {os.strerror(number)}. {kept} {way}"
+    with pytest.raises(RunBusyError), folder.writing("x"):  # what has said already what is wrong passes as it is
+        raise RunBusyError("train: ...")
+
+
+def test_run_folder_in_a_full_or_closed_place_is_a_storage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(
+        StorageError, match=r"run_dir: cannot make a folder in .*No space left .* name another place: --run-dir"
+    ):
+        make(tmp_path)
+
+
+def test_claim_removes_what_a_killed_process_was_writing(tmp_path: Path) -> None:
+    with make(tmp_path) as folder:
+        pass
+    (folder.path / ".last.ckpt.4242-0123abcd.tmp").write_bytes(b"half")
+    (folder.path / ".mine.tmp").write_bytes(b"not ours")
+    with RunFolder.claim(folder.path):
+        assert sorted(path.name for path in folder.path.glob(".*")) == [".mine.tmp"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"interrupted": true}'])
+def test_run_is_reported_only_by_a_result_that_says_so(tmp_path: Path, text: str) -> None:
+    folder = make(tmp_path)
+    assert not folder.reported
+    folder.write_text("result.json", text)
+    assert not folder.reported
+    folder.write_text("result.json", '{"interrupted": false}')
+    assert folder.reported
