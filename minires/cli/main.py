@@ -21,7 +21,21 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
-from minires.cli import bench, data, doctor, evaluate, predict, report, run_torch, summary, train, tune, warmup
+from minires.cli import (
+    bench,
+    data,
+    doctor,
+    evaluate,
+    export,
+    import_,
+    predict,
+    report,
+    run_torch,
+    summary,
+    train,
+    tune,
+    warmup,
+)
 from minires.cli.output import FirstLineHelp
 from minires.errors import (
     ArgumentError,
@@ -35,13 +49,14 @@ from minires.errors import (
 
 __all__ = ["main"]
 
-VERBS = (train, evaluate, predict, report, tune, summary, data, doctor, warmup, bench, run_torch)
+VERBS = (train, evaluate, predict, export, import_, report, tune, summary, data, doctor, warmup, bench, run_torch)
 EPILOG = """\
 examples:
   minires train                                         a small ResNet on the digits that come with minires
   minires train --data fashion-mnist --model resnet20   the real job
   minires eval runs/digits-resnet8                      test accuracy of a run
   minires predict photo.png --checkpoint runs/digits-resnet8
+  minires export runs/digits-resnet8 --format onnx      the same network for other programs
   minires doctor                                        what is installed, and what could be faster
 
 `minires VERB --help` explains one verb."""

@@ -31,7 +31,7 @@ from minires.io.shards import INDEX, read_json_object, read_shards
 from minires.io.structure import Structure, read_structure
 from minires.nn import Module, init
 
-__all__ = ["load_model", "load_state_dict_file"]
+__all__ = ["find_weights", "load_model", "load_state_dict_file", "read_tree"]
 
 logger = logging.getLogger("minires")
 
@@ -44,6 +44,7 @@ WEIGHTS = (
     "model.bin",
     "open_clip_pytorch_model.bin",
     "pytorch_model.pth",
+    "best.safetensors",  # in the folder of a training run of ours
 )
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz")
 MAX_FAULTS = 4_000  # characters of a message about what does not fit; a file may have thousands of foreign tensors
@@ -96,7 +97,7 @@ def load_model(
         ArgumentError: `num_classes` or `stride_on_1x1` beside a module, which has them already.
     """
     path = Path(path)
-    file, config, preprocess = _find(path)
+    file, config, preprocess = find_weights(path)
     where = f"load_model: {file}"
     if num_classes is not None and (type(num_classes) is not int or num_classes < 1):
         raise ArgumentError(f"load_model: num_classes must be a positive int, got {num_classes!r}")
@@ -136,9 +137,9 @@ def _read(file: Path, where: str) -> _Content:
         raise FileNotFoundError(f"{where}: there is no such file")
     architecture = data = None
     if file.name.endswith(INDEX):
-        tree: Any = read_shards(file, where, lambda shard: _read_tree(shard)[0])
+        tree: Any = read_shards(file, where, lambda shard: read_tree(shard)[0])
     else:
-        tree, architecture = _read_tree(file)
+        tree, architecture = read_tree(file)
     if (
         isinstance(tree, Mapping)
         and tree.get("format") == "minires-checkpoint"
@@ -154,7 +155,7 @@ def _read(file: Path, where: str) -> _Content:
     )
 
 
-def _read_tree(file: Path) -> tuple[Any, Any]:
+def read_tree(file: Path) -> tuple[Any, Any]:
     """(what one file holds, the architecture that the metadata of a safetensors file names)."""
     with open(file, "rb") as opened:
         head = opened.read(16)
@@ -164,7 +165,7 @@ def _read_tree(file: Path) -> tuple[Any, Any]:
     return archive.load(file), None
 
 
-def _find(path: Path) -> tuple[Path, dict[str, Any] | None, dict[str, Any] | None]:
+def find_weights(path: Path) -> tuple[Path, dict[str, Any] | None, dict[str, Any] | None]:
     """(the file of the weights, config.json, how images are prepared); the last two may not be there."""
     if not path.exists():
         raise FileNotFoundError(f"load_model: there is no file or folder {path}")
