@@ -63,6 +63,16 @@ CASES: dict[str, tuple[Any, ...]] = {
         [node("Pad", "x pads", "p"), node("Conv", "p w", pads=[1, 0, 0, 1])],
         {"w": W3, "pads": ints(0, 0, 1, 2, 0, 0, 0, 1)},
     ),
+    "pad of channels, conv": (
+        (17,),
+        [node("Pad", "x pads", "p"), node("Conv", "p w")],
+        {"w": w(6, 5, 3, 3), "pads": ints(0, 1, 0, 0, 0, 0, 0, 0)},
+    ),
+    "pad of ones, conv": (
+        (17,),
+        [node("Pad", "x pads one", "p"), node("Conv", "p w")],
+        {"w": W3, "pads": ints(0, 0, 1, 1, 0, 0, 1, 1), "one": f(1)},
+    ),
     "batch norm": ((7, 9, 14, 15), [node("BatchNormalization", "x scale shift mean var", epsilon=0.01)], BN),
     "batch norm of features": ((17,), [node("BatchNormalization", "x scale shift mean var")], BN, ("n", 4)),
     "conv, batch norm, relu": (
@@ -106,6 +116,8 @@ CASES: dict[str, tuple[Any, ...]] = {
     "max pool dilated": ((10, 17), [node("MaxPool", "x", kernel_shape=[2, 3], dilations=[3, 2])], {}),
     "max pool asymmetric": ((17,), [node("MaxPool", "x", kernel_shape=[3, 3], pads=[0, 2, 2, 0])], {}),
     "max pool end": ((17,), [node("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1])], {}),
+    "max pool wide pads": ((17,), [node("MaxPool", "x", kernel_shape=[3, 3], pads=[2, 1, 2, 1])], {}),
+    "max pool wider pads": ((17,), [node("MaxPool", "x", kernel_shape=[3, 3], pads=[1, 2, 1, 2])], {}),
     "max pool same": ((17,), [node("MaxPool", "x", kernel_shape=[2, 2], strides=[2, 2], auto_pad="SAME_UPPER")], {}),
     "max pool same lower": ((17,), [node("MaxPool", "x", kernel_shape=[2, 4], auto_pad="SAME_LOWER")], {}),
     "average pool": ((7, 19), [node("AveragePool", "x", kernel_shape=[3, 2], strides=[2, 2], pads=[1, 1, 1, 1])], {}),
@@ -216,6 +228,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "softmax": ((7, 11, 13), [*TO_FLAT, node("Softmax", "flat", axis=1)], {}),
     "softmax default": ((7, 13), [*TO_FLAT, node("Softmax", "flat")], {}),
     "softmax of images": ((7, 11, 13), [node("Softmax", "x", axis=1)], {}),
+    "softmax default of images": ((11, 13), [node("Softmax", "x")], {}),
     "softmax of rows": ((11, 13), [node("Softmax", "x", axis=2)], {}),
     "pad attributes": ((7, 10), [node("Pad", "x", pads=[0, 1, 0, 2, 0, 0, 3, 1], value=0.5)], {}),
     "pad inputs": ((11, 17), [node("Pad", "x pads value")], {"pads": ints(0, 1, 0, 2, 0, 0, 3, 1), "value": f(0.5)}),
