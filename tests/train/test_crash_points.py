@@ -25,7 +25,7 @@ from minires.train.session import resume_training, run_training
 from tests.train.same_run import assert_same_run, checkpoint, result, rows
 
 SETTINGS = {
-    "epochs": 2, "limit": 40, "batch_size": 16, "test_every": 0, "checkpoint_every": 1, "model_options": ["width=2"],
+    "epochs": 2, "limit": 30, "batch_size": 16, "test_every": 0, "checkpoint_every": 1, "model_options": ["width=2"],
     "optimizer": "adam", "lr": 0.01, "name": "a", "workers": 0, "ema_decay": 0.9, "run_dir": "runs",
 }  # fmt: skip
 
@@ -94,15 +94,16 @@ class Camera:
             yield place / "runs" / "a"
 
 
+@pytest.mark.parametrize("stride", [6, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_run_killed_at_any_call_to_the_disk_goes_on_with_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: int
 ) -> None:
     with monkeypatch.context() as patch:
         camera = Camera(tmp_path / "watched" / "runs" / "a", tmp_path / "album", patch)
         whole = train(tmp_path / "watched")
     assert [path.name for path in whole.glob(".*")] == []
     stages = set()
-    for picture in camera.pictures():
+    for picture in list(camera.pictures())[::stride]:
         if not (picture / "last.ckpt").exists():  # killed before the first save: there is nothing to lose
             with pytest.raises(CheckpointError, match=r"there is no file or folder .*last\.ckpt"):
                 resume_training(picture, io.StringIO())
@@ -117,10 +118,9 @@ def test_run_killed_at_any_call_to_the_disk_goes_on_with_the_same_bits(
         assert_same_run(picture, whole)
         left = {path.name for path in picture.iterdir()}
         assert not [name for name in left if name.startswith(".") or name in ("run.lock", "before.ckpt")]
-    # Three steps an epoch (36 images, 16 at a time); the row of an epoch comes after its checkpoint.
-    assert stages == {
-        (0, 0, 0), (0, 1, 0), (0, 2, 0), (0, 3, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (1, 2, 1), (1, 3, 1), (2, 0, 1), (2, 0, 2)
-    }  # fmt: skip
+    # Two steps an epoch (27 images, 16 at a time); the row of an epoch comes after its checkpoint.
+    steps = [(0, 0, 0), (0, 1, 0), (0, 2, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (1, 2, 1), (2, 0, 1), (2, 0, 2)]
+    assert sorted(stages) == steps or (stride > 1 and stages < set(steps))
     assert len(camera.seen) > 30
 
 
@@ -176,7 +176,7 @@ def test_checkpoints_within_an_epoch_come_by_steps_or_by_time(tmp_path: Path, mo
     assert saves == sorted([*ends, (0, 2), (1, 2)])
     saves.clear()
     train(tmp_path / "c", checkpoint_every=0, checkpoint_seconds=1e-9)
-    assert saves == sorted([*ends, *[(epoch, batch) for epoch in (0, 1) for batch in (1, 2, 3)]])
+    assert saves == sorted([*ends, *[(epoch, batch) for epoch in (0, 1) for batch in (1, 2)]])
 
 
 def test_weights_that_a_step_ruined_and_a_save_kept_are_taken_back(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_checkpoint_before_the_last_is_kept_by_a_copy_where_files_have_one_name(
     assert load_checkpoint(tmp_path / "a" / "runs" / "a" / "last.ckpt").progress["batch"] == 0
 
 
-@pytest.mark.parametrize("settings", [{"max_steps": 4}, {"accumulate": 2}, {"patience": 1, "lr": 1e-9, "epochs": 4}])
+@pytest.mark.parametrize("settings", [{"max_steps": 3}, {"accumulate": 2}, {"patience": 1, "lr": 1e-9, "epochs": 4}])
 def test_run_stopped_after_any_step_goes_on_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
@@ -218,7 +218,7 @@ def test_run_stopped_after_any_step_goes_on_with_the_same_bits(
 
         patch.setattr(saver, "save_checkpoint", saved)
         whole = train(tmp_path / "whole", **settings)
-    for picture in camera.pictures():
+    for picture in list(camera.pictures())[1::2]:
         go_on(picture)
         assert_same_run(picture, whole)
     assert len(camera.seen) >= 6
