@@ -20,7 +20,7 @@ examples:
   minires train --print-config > my.toml; minires train --config my.toml --set lr=0.05
   minires train --resume runs/digits-resnet8
 
-Ctrl-C saves and stops; twice stops at once."""
+Ctrl-C (or SIGTERM) saves and stops; twice stops at once. After that, or after a crash: --resume."""
 METAVARS = {int: "N", float: "X", str: "NAME", bool: "true|false"}
 GROUPS = {
     "recipe": ("recipe",),

@@ -103,8 +103,12 @@ class RunFolder:
                 ) from error
             raise ConfigError(what) from error
         folder = cls.claim(path)
-        folder.write_text("config.toml", to_toml(config))
-        folder.write_text("env.json", json.dumps(environment(), indent=2) + "\n")
+        try:
+            folder.write_text("config.toml", to_toml(config))
+            folder.write_text("env.json", json.dumps(environment(), indent=2) + "\n")
+        except BaseException:
+            folder.close()
+            raise
         return folder
 
     @classmethod
@@ -118,8 +122,13 @@ class RunFolder:
         folder = cls(path)
         with folder.writing(""):
             folder.lock = RunLock(path)
-            remove_leftovers(path)
-        folder.rows = read_metrics(path)  # as whoever had the lock left them
+        try:
+            with folder.writing(""):
+                remove_leftovers(path)
+            folder.rows = read_metrics(path)  # as whoever had the lock left them
+        except BaseException:
+            folder.close()
+            raise
         return folder
 
     def close(self) -> None:

@@ -220,6 +220,22 @@ def test_run_folder_in_a_full_or_closed_place_is_a_storage_error(
         make(tmp_path)
 
 
+def test_run_folder_that_cannot_be_begun_belongs_to_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: RunFolder, name: str, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            make(tmp_path)
+    path = tmp_path / "runs" / "digits-resnet8"
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "remove_leftovers", lambda path: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            RunFolder.claim(path)
+    RunFolder.claim(path).close()
+
+
 def test_claim_removes_what_a_killed_process_was_writing(tmp_path: Path) -> None:
     with make(tmp_path) as folder:
         pass
