@@ -107,7 +107,7 @@ def digit_png(path: Path, index: int, *, invert: bool = False, size: int = 8) ->
 def test_predict_gives_the_probabilities_of_the_model_itself(minires: Run, trained: Path, tmp_path: Path) -> None:
     """The command's answer for a PNG equals the model run by hand on the data set's own normalised pixels."""
     from minires.train.checkpoint import load_checkpoint, load_model
-    from minires.train.predict import softmax
+    from minires.infer.predict import softmax
 
     digit_png(tmp_path / "a.png", 3)
     done = minires("predict", str(tmp_path / "a.png"), "--checkpoint", RUN, "--json", "--top", "10", cwd=trained)
@@ -157,7 +157,7 @@ def test_predict_prints_a_table(minires: Run, trained: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "there is no file"),
+        (None, "a.png: there is no such file"),
         (b"not an image", "a.png: not a readable image"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 20, "a.png: not a readable image"),
     ],

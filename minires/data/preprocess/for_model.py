@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from minires.data.preprocess import configs
 from minires.data.preprocess.transform import ImageTransform, Resize
 from minires.errors import ArgumentError, CheckpointError
+from minires.io.json_text import parse_json
+from minires.io.safetensors import SafetensorsFile
 
 if TYPE_CHECKING:
     from minires.infer.plan import Plan
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["class_names", "transform_for"]
 
 logger = logging.getLogger("minires")
-
-_HASHED = re.compile(r"(\w+)-([0-9a-f]{8})\.pth")
 
 
 def transform_for(
@@ -120,14 +119,33 @@ def _found(model: Module | Plan, image_size: int | None) -> ImageTransform | Non
             return configs.from_timm(said, "config.json (timm)", image_size=image_size)
         return configs.from_huggingface(said, "preprocessor_config.json", image_size=image_size)
     file = getattr(model, "weights_file", None)
-    match = _HASHED.fullmatch(Path(file).name) if file is not None else None
-    if match:
-        for weights, table in (("V1", configs.TORCHVISION_V1), ("V2", configs.TORCHVISION_V2)):
-            if table.get(match[2]) == match[1]:
-                name = match[1]
-                transform = configs.torchvision(name, "V1" if name == "resnext101_64x4d" else weights)
-                return transform if image_size is None else transform.at(image_size)
-    return None
+    if file is None:
+        return None
+    facts = _of_run(Path(file))
+    if facts is not None:
+        transform = configs.from_run(facts, "the training run")
+    else:
+        name, _, rest = Path(file).name.rpartition("-")
+        known = {"V1": configs.TORCHVISION_V1, "V2": configs.TORCHVISION_V2}
+        weights = next((w for w, table in known.items() if table.get(rest.removesuffix(".pth")) == name), None)
+        if weights is None:
+            return None
+        transform = configs.torchvision(name, "V1" if name == "resnext101_64x4d" else weights)
+    return transform if image_size is None else transform.at(image_size)
+
+
+def _of_run(file: Path) -> Mapping[str, Any] | None:
+    """What the safetensors file of a training run of ours says of its images; None for other files."""
+    if file.suffix != ".safetensors" or not file.is_file():
+        return None
+    with SafetensorsFile(file) as tensors:
+        text = tensors.metadata.get("minires")
+    try:
+        document = parse_json(text.encode()) if text is not None else None
+    except ValueError:  # another program's text under our name
+        return None
+    facts = document.get("data") if isinstance(document, Mapping) else None
+    return facts if isinstance(facts, Mapping) else None
 
 
 def _assumed(network: _Network, image_size: int | None, mean: Any, std: Any) -> ImageTransform:
