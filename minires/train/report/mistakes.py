@@ -10,7 +10,7 @@ import numpy as np
 from minires.autograd import no_grad
 from minires.data import ArrayDataset, BatchLoader
 from minires.nn import Module
-from minires.train.predict import softmax
+from minires.infer.predict import softmax
 
 __all__ = ["Mistake", "Worst", "as_png", "worst_mistakes"]
 
