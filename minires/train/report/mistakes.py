@@ -9,8 +9,8 @@ import numpy as np
 
 from minires.autograd import no_grad
 from minires.data import ArrayDataset, BatchLoader
-from minires.nn import Module
 from minires.infer.predict import softmax
+from minires.nn import Module
 
 __all__ = ["Mistake", "Worst", "as_png", "worst_mistakes"]
 
