@@ -206,7 +206,7 @@ def _max_pool_padded(node: Node, x: Ref, shape: Shape, window: Window, out: tupl
 
 def _pooled(node: Node, window: Window, shape: Shape) -> tuple[int, int]:
     auto = node.get_text("auto_pad", "NOTSET")
-    ceil = bool(node.get_int("ceil_mode", 0)) and not auto.startswith("SAME")
+    ceil = bool(node.get_int("ceil_mode", 0))
     if auto.startswith("SAME") and (window.k[0] < window.stride[0] or window.k[1] < window.stride[1]):
         raise ValueError(f"auto_pad {auto} of a window smaller than its stride: runtimes do not agree on what it means")
     h, w = (

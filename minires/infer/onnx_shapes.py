@@ -94,7 +94,7 @@ def _transpose(node: Node) -> Operand:
     if not isinstance(x, Ref):
         return x.transpose(perm)
     moving = [axis for axis in perm if axis == 0 or shape[axis] != 1]
-    if perm[:1] != [0] or any(a > b for a, b in pairwise(moving)):
+    if any(a > b for a, b in pairwise(moving)):
         raise ValueError(
             f"perm {perm}: a plan has no step that changes the order of elements; export the model with images as (N, C, H, W)"
         )

@@ -83,6 +83,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "relu": ((7, 13, 14), [node("Relu", "x")], {}),
     "sigmoid": ((7, 13), [node("Sigmoid", "x")], {}),
     "hard sigmoid": ((7, 22), [node("HardSigmoid", "x", alpha=0.3, beta=0.4)], {}),
+    "hard sigmoid defaults": ((7,), [node("HardSigmoid", "x")], {}),
     "hard swish": ((14, 22), [node("HardSwish", "x")], {}),
     "add twice": ((7, 17), [node("Relu", "x", "r"), node("Add", "x r")], {}),
     "add a constant a channel": ((7, 17), [node("Add", "x c")], {"c": w(4, 1, 1)}),
@@ -191,6 +192,15 @@ CASES: dict[str, tuple[Any, ...]] = {
         ],
         {"one": ints(1), "three": ints(3), "two": ints(2), "minus": ints(-1)},
     ),
+    "sizes from the middle": (
+        (15, 21),
+        [
+            node("Shape", "x", "s", start=-2, end=4),
+            node("Concat", "front s", "shape", axis=0),
+            node("Reshape", "x shape"),
+        ],
+        {"front": ints(-1, 2, 2)},
+    ),
     "squeeze, unsqueeze attributes": (
         (7, 12),
         [node("GlobalAveragePool", "x", "g"), node("Squeeze", "g", "s", axes=[2, 3]), node("Unsqueeze", "s", axes=[1])],
@@ -243,7 +253,7 @@ CASES: dict[str, tuple[Any, ...]] = {
         {"starts": ints(1, -3), "ends": ints(100, 2**63 - 1), "axes": ints(2, -1), "steps": ints(2, 1)},
     ),
     "slice without axes": ((17,), [node("Slice", "x s e")], {"s": ints(0, 1), "e": ints(2**31, 3)}),
-    "gather one": ((13,), [node("Gather", "x i", axis=1)], {"i": np.array(-2, np.int64)}),
+    "gather one": ((13,), [node("Gather", "x i", axis=1)], {"i": np.array(-1, np.int64)}),
     "gather a list of one": ((13,), [node("Gather", "x i", axis=2)], {"i": ints(3)}),
     "split, old": ((7, 11), [node("Split", "x", "a b", axis=1, split=[1, 3]), node("Concat", "b a", axis=1)], {}),
     "split": (
@@ -271,6 +281,12 @@ CASES: dict[str, tuple[Any, ...]] = {
             node("Concat", "z x z z", axis=1),
         ],
         {"first": ints(0), "rest": ints(2, 7, 9)},
+    ),
+    "constants in front": (
+        (13,),
+        [node("Concat", "a b x", axis=1)],
+        {"a": np.full((2, 1, 7, 9), 0.5, np.float32), "b": np.full((2, 2, 7, 9), -1, np.float32)},
+        (2, 4, 7, 9),
     ),
     "expand of zeros": (
         (13,),
@@ -319,7 +335,8 @@ CASES: dict[str, tuple[Any, ...]] = {
 def test_operations_agree_with_onnxruntime(name: str, opset: int, tmp_path) -> None:
     _, nodes, constants, *shape = CASES[name]
     shape = shape[0] if shape else IMAGE
-    agree(model(nodes, shape, opset, constants), tmp_path, *shape[1:], length=256)
+    batches = (1, 3) if isinstance(shape[0], str) else (shape[0],)
+    agree(model(nodes, shape, opset, constants), tmp_path, *shape[1:], length=256, batches=batches)
 
 
 @pytest.mark.parametrize("name", ["conv asymmetric", "view(x.size(0), -1)", "gemm", "batch norm", "reduce mean all"])

@@ -157,6 +157,7 @@ REFUSED: list[tuple[list[Writer], dict[str, Any], str]] = [
     ([node("Reshape", "x s")], {"s": ints(0, 49)}, r"cannot give \(2, 2, 5, 5\) the shape \(2, 49\)"),
     ([node("Reshape", "x s")], {"s": ints(100)}, "cannot give|batch"),
     ([node("Reshape", "x s")], {"s": ints(0, *[1] * 40, 50)}, "more than 32 dimensions"),
+    ([node("Reshape", "x s", allowzero=1)], {"s": ints(0, 50)}, r"cannot give \(2, 2, 5, 5\) the shape \(0, 50\)"),
     ([node("Reshape", "x s")], {"s": ones(2)}, "input 1 must be a list of integers, got float32"),
     ([node("Squeeze", "x s")], {"s": ints(1)}, r"dimensions \[1\] of \(2, 2, 5, 5\) are not all of size 1"),
     ([node("Unsqueeze", "x s")], {"s": ints(1, 1)}, "name a dimension twice"),
