@@ -47,7 +47,7 @@ class TrainConfig:
         0.1, "part of the training images kept aside to choose the best checkpoint (0: none)"
     )
 
-    model: str = _setting("resnet20", "architecture: `minires summary` lists them")
+    model: str = _setting("resnet20", "architecture: `minires summary` lists them (empty: that of the weights)")
     model_options: list[str] = field(
         default_factory=list,
         metadata={"text": "options of the architecture as key=value: shortcut=B, width=8, plain=true"},
@@ -159,7 +159,7 @@ class TrainConfig:
             need(getattr(self, name) == sorted(getattr(self, name)), name, "in ascending order")
         need(self.accumulate <= self.batch_size, "accumulate", f"at most batch_size = {self.batch_size}")
         need(not self.patience or self.val_fraction > 0, "patience", "0 where val_fraction is 0: it watches validation")
-        for name, asked in (("freeze", self.freeze), ("head", self.head != "new")):
+        for name, asked in (("freeze", self.freeze), ("head", self.head != "new"), ("model", not self.model)):
             need(
                 bool(self.weights) or not asked,
                 "weights",

@@ -103,7 +103,7 @@ def resume_training(run: str | Path, stream: TextIO) -> TrainResult:
         if State(**checkpoint.progress).ended(config) and folder.reported:
             raise CheckpointError(f"resume: {path.parent} has finished its {epoch} epochs; a new run takes --epochs N")
         folder.go_on(checkpoint.rows, epoch)
-        return _run(build_parts(config), folder, stream, checkpoint)
+        return _run(build_parts(config, facts=checkpoint.data), folder, stream, checkpoint)
 
 
 def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | None) -> TrainResult:

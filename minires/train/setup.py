@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +18,8 @@ from minires.nn import Module
 from minires.optim import lr_scheduler
 from minires.train.config import TrainConfig, model_arguments
 from minires.train.ema import WeightAverage
-from minires.train.stages import stage_names, stage_of
+from minires.train.probe import fit_probe, put_into
+from minires.train.stages import freeze_stages, stage_names, stage_of
 
 __all__ = [
     "Parts",
@@ -47,8 +49,19 @@ class Parts:
     frozen: list[Module] = field(default_factory=list)  # kept in evaluation mode while the model trains
 
 
-def build_parts(config: TrainConfig) -> Parts:
-    """Load the data, build the model with weights drawn from the seed, and the optimiser over them.
+def build_parts(
+    config: TrainConfig,
+    *,
+    data: tuple[ArrayDataset, ArrayDataset] | None = None,
+    facts: dict[str, Any] | None = None,
+) -> Parts:
+    """Load the data, build the model with weights drawn from the seed or from a file, and the optimiser over them.
+
+    Args:
+        config: all settings. Those of the parts may say more: which network given weights are of, how many epochs.
+        data: training and test images; default: what `config.data` names.
+        facts: of a run that goes on, the "data" part of its checkpoint. Its images are normalised as they were, and weights
+            that it began from are not read again.
 
     Raises:
         UnknownNameError: no such data set or model.
@@ -56,8 +69,15 @@ def build_parts(config: TrainConfig) -> Parts:
         ConfigError: the settings leave no training images.
     """
     # The model's name is checked before any data is read or downloaded: a typing error should not cost minutes.
+    given = None
+    if config.weights and facts is None:
+        from minires.train.finetune import read_weights  # here: it reads checkpoints, which are built on this file
+
+        given = read_weights(config)
+        config = given.settle(config)
     models.model_options(config.model)
-    train, test = load(config.data, config.data_dir or None, size=config.image_size)
+    train, test = data or load(config.data, config.data_dir or None, size=config.image_size)
+    train, test = _normalized_as(facts or vars(given) if given or facts else None, train, test)
     if config.limit:
         train = train.subset(range(min(config.limit, len(train))))
     if config.per_class:
@@ -73,6 +93,14 @@ def build_parts(config: TrainConfig) -> Parts:
     model = build_model(config, train.num_classes, train.image_shape)
     if config.zero_gamma:
         zero_gamma(model)
+    frozen: list[Module] = []
+    if config.weights:
+        if given is not None:
+            given.put_into(model, config)
+        if config.freeze:
+            frozen = freeze_stages(model, config.freeze)
+        if given is not None and config.head == "probe":
+            put_into(model, fit_probe(model, train, validation))
     if config.device != "cpu":
         model.to(config.device)
     loader = BatchLoader(
@@ -90,7 +118,17 @@ def build_parts(config: TrainConfig) -> Parts:
     optimizer = build_optimizer(config, model)
     schedule = build_schedule(config, optimizer, len(loader))
     stateful = {"ema": WeightAverage(model, config.ema_decay)} if config.ema_decay > 0 else {}
-    return Parts(config, loader, validation, test, model, optimizer, schedule, stateful)
+    return Parts(config, loader, validation, test, model, optimizer, schedule, stateful, frozen)
+
+
+def _normalized_as(
+    facts: Mapping[str, Any] | None, train: ArrayDataset, test: ArrayDataset
+) -> tuple[ArrayDataset, ArrayDataset]:
+    """The images as given weights know them: normalised by their mean and std, where those are of as many channels."""
+    mean, std = (None, None) if facts is None else (facts["mean"], facts["std"])
+    if mean is None or std is None or len(mean) != train.image_shape[0]:
+        return train, test
+    return tuple(ArrayDataset(d.images, d.labels, d.classes, d.name, mean, std) for d in (train, test))  # type: ignore[return-value]
 
 
 def few_of_each_class(dataset: ArrayDataset, count: int, seed: int) -> ArrayDataset:
