@@ -37,6 +37,7 @@ from minires.errors import CheckpointError, UnsupportedError
 from minires.io.files import write_atomically
 from minires.io.json_text import parse_json
 from minires.io.npz import is_npz, load_npz, read_elements, read_npy_header
+from minires.io.pickle_values import HASH_MODULUS, MAX_TUPLE_KEYS
 from minires.io.safetensors import is_safetensors, load_file
 from minires.io.sniff import describe_file
 from minires.io.torch_file import as_tensors, is_torch_file, read_torch_file
@@ -197,6 +198,7 @@ class _Reader:
 
     def __init__(self, name: str, file: IO[bytes]) -> None:
         self.name, self.file = name, file
+        self.tuple_keys = 0
 
     def _bad(self, what: str) -> CheckpointError:
         return CheckpointError(f"load: {self.name}: {what}")
@@ -304,12 +306,23 @@ class _Reader:
         if kind == "tuple":
             return tuple(self._decode(item) for item in content)
         if kind == "dict":
-            return {self._decode(key): self._decode(item) for key, item in content}
+            return {self._key(key): self._decode(item) for key, item in content}
         if kind == "ordered_dict":
-            return OrderedDict((self._decode(key), self._decode(item)) for key, item in content)
+            return OrderedDict((self._key(key), self._decode(item)) for key, item in content)
         if kind == "float" and content in ("nan", "inf", "-inf"):
             return float(content)
         raise self._bad(f"damaged: {TREE} holds an unknown kind of value, {kind!r}")
+
+    def _key(self, node: Any) -> Any:
+        """A key: of a kind whose hashes a file cannot make collide, since n keys of one hash take n * n / 2 comparisons."""
+        key = self._decode(node)
+        parts = key if type(key) is tuple else (key,)
+        self.tuple_keys += type(key) is tuple
+        if len(parts) > 8 or self.tuple_keys > MAX_TUPLE_KEYS or tuple in map(type, parts):
+            raise ValueError(f"a tuple as a key, nested, longer than 8, or the {MAX_TUPLE_KEYS + 1:,}th")
+        if any(type(part) is int and abs(part) >= HASH_MODULUS for part in parts):
+            raise ValueError("an integer of more than 61 bits as a key")
+        return key
 
 
 def _member(number: int) -> str:

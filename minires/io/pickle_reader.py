@@ -32,6 +32,8 @@ import numpy as np
 
 from minires.errors import CheckpointError
 from minires.io.pickle_values import (
+    HASH_MODULUS,
+    MAX_TUPLE_KEYS,
     Placeholder,
     brief,
     check_nesting,
@@ -51,12 +53,10 @@ MAX_MEMO = 2_000_000  # the highest memo index; CPython's own reader allocates u
 MAX_STRING = 16 << 20  # bytes
 MAX_INTEGER = 256  # bytes; Python refuses to print integers of more than 4,300 digits
 MAX_NAME = 512  # bytes of a module's or a class's name
-MAX_TUPLE_KEYS = 5_000  # their hash is public arithmetic, so colliding ones can be computed
 
 _MEMO_COST = 80  # bytes of one entry of a dict, measured
 _ARRAY_COST = 400  # bytes of an array's shape, strides and entry in a table, without its elements
 _NEST_COST = 150  # bytes that `check_nesting` keeps for a container
-_HASH_MODULUS = (1 << 61) - 1  # integers that differ by it have the same hash
 
 Construct = Mapping[tuple[str, str], Callable[[tuple[Any, ...]], Any]]
 
@@ -264,7 +264,7 @@ class PickleReader:
             for item in key:
                 self._check_key(item)
         elif kind is int:
-            if abs(key) >= _HASH_MODULUS:
+            if abs(key) >= HASH_MODULUS:
                 raise self.bad("an integer of more than 61 bits as a key")
         elif kind not in (str, bytes, float, bool, type(None), Placeholder):
             raise self.bad(f"a {kind.__name__} as a key")

@@ -13,6 +13,8 @@ from typing import Any
 __all__ = ["Placeholder", "check_nesting"]
 
 MAX_DEPTH = 100  # of dicts, lists and tuples in one another
+MAX_TUPLE_KEYS = 5_000  # their hash is public arithmetic, so colliding ones can be computed
+HASH_MODULUS = (1 << 61) - 1  # integers that differ by it have the same hash
 MAX_UNFOLDED = 5_000_000  # values, counting a shared one wherever it occurs
 
 
