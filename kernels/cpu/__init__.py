@@ -20,6 +20,7 @@ from minires.kernels.cpu.layout import Blocked
 from minires.kernels.cpu.optimizer import adam_step, sgd_step
 from minires.kernels.cpu.plan import lower
 from minires.kernels.cpu.pool import Taps
+from minires.kernels.cpu.rehearsal import rehearse
 from minires.kernels.cpu.tasks import on_compile, report, set_debug, set_workers, workers
 from minires.kernels.private import takes_plain
 
@@ -108,6 +109,7 @@ __all__ = [
     "max_pool2d_forward",
     "max_pool2d_gather",
     "on_compile",
+    "rehearse",
     "relu_backward",
     "relu_forward",
     "report",

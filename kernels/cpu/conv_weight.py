@@ -24,6 +24,7 @@ from minires.kernels.cpu.layout import BLOCK, PIXEL, Blocked
 from minires.kernels.cpu.memory import aligned
 from minires.kernels.cpu.microkernel import ADD_RESIDUAL, multiply_tile
 from minires.kernels.cpu.product import Tile, tiled
+from minires.kernels.cpu.rehearsal import at_batch
 from minires.kernels.cpu.tasks import Task, run, task
 from minires.kernels.geometry import Conv2dGeometry
 
@@ -119,7 +120,7 @@ def weight_step(
     n_tiles, n_panels = len(rows) // pixels, len(firsts)
     tile_step, panel_step = min(TILES, n_tiles), min(PANELS, n_panels)
     parts = -(-n_tiles // tile_step) * -(-n_panels // panel_step)
-    n_slots = min(g.n, -(-PIECES // parts))
+    n_slots = min(at_batch(g).n, -(-PIECES // parts))
     n_rows = int(places[-1]) // PIXEL + 1
     sums = aligned(n_slots * n_panels * n_rows * BLOCK).reshape(n_slots, n_panels, n_rows, BLOCK)
     band = max(1, BAND_BYTES // (g.w_out * (PIXEL + g.stride_h * max(step, PIXEL))))

@@ -20,6 +20,7 @@ from minires.kernels.cpu.conv_direct import pack_bias, tile_for
 from minires.kernels.cpu.layout import BLOCK, PIXEL, Blocked, blocks
 from minires.kernels.cpu.memory import aligned, pool
 from minires.kernels.cpu.product import Tile
+from minires.kernels.cpu.rehearsal import at_batch, will_touch
 from minires.kernels.cpu.tasks import Step, Task, run, run_steps, workers
 from minires.kernels.cpu.winograd_tasks import (
     W_WORDS,
@@ -152,7 +153,7 @@ def tiles_at_once(g: Conv2dGeometry, m: int, tile: Tile) -> int:
 
 def scratch_bytes(g: Conv2dGeometry, m: int) -> int:
     """What `steps_forward` needs as scratch memory."""
-    tile = tile_for(g.c_out)
+    tile, g = tile_for(g.c_out), at_batch(g)
     size = Layout(g, m, tile, tiles_at_once(g, m, tile)).bytes
     return size * workers() if is_fused(g, m) else size
 
@@ -246,11 +247,13 @@ class Scratch:
     """Memory from the pool for as long as a `with` block lasts; sizes are rounded up, so that layers share buffers."""
 
     def __init__(self, size: int) -> None:
+        self._size = size
         self._count = 1 << max(12, (size // 4 - 1).bit_length())
         self._key = ("scratch", self._count)
 
     def __enter__(self) -> np.ndarray:
         self._buffer = pool.take(self._key, self._count, np.float32)
+        will_touch(self._buffer, self._size)
         return self._buffer
 
     def __exit__(self, *error: object) -> None:

@@ -60,6 +60,11 @@ class Blocked(PrivateArray):
     def __del__(self) -> None:
         give_back(self)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory: with the halo and the lanes behind the last channel."""
+        return self.image_bytes * self.shape[0]
+
     def to_plain(self) -> np.ndarray:
         """The same numbers as a plain array (n, c, h, w)."""
         plain = np.empty(self.shape, np.float32)

@@ -12,9 +12,12 @@ import os
 import sys
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from minires.kernels.cpu import rehearsal
 
 _HUGE = 2 << 20  # ask for huge pages from this size on: fewer faults, fewer translations
 _ALIGN = 64
@@ -24,11 +27,17 @@ def aligned(count: int, dtype: Any = np.float32) -> np.ndarray:
     """`count` zeros whose first lies at a multiple of 64 bytes."""
     dtype = np.dtype(dtype)
     size = count * dtype.itemsize
-    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+    plan = rehearsal.current
+    if plan is not None or (size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE")):
         memory = mmap.mmap(-1, size + _HUGE)
-        memory.madvise(mmap.MADV_HUGEPAGE)
         raw = np.frombuffer(memory, np.uint8)
         start = -raw.ctypes.data % _HUGE
+        # Whole ones only: the first number in a last, begun huge page would cost all of it, 1 MB a buffer on average.
+        whole = size // _HUGE * _HUGE
+        if whole and hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE, start, whole)
+        if plan is not None:
+            plan.mapped(raw, size)
     else:
         raw = np.zeros(size + _ALIGN, np.uint8)
         start = -raw.ctypes.data % _ALIGN
@@ -65,13 +74,15 @@ class Pool:
 
     Attributes:
         limit_bytes: the most that may wait; default: a quarter of the machine's memory.
+        make: `make(count, dtype)` makes a new buffer, anything with `nbytes`; default: `aligned`.
         free_bytes: in buffers that wait for use.
         used_bytes: in buffers that are out.
         peak_bytes: the most that free and used together were; `reset_peak` starts anew.
     """
 
-    def __init__(self, limit_bytes: int | None = None) -> None:
+    def __init__(self, limit_bytes: int | None = None, make: Callable[[int, Any], Any] | None = None) -> None:
         self.limit_bytes = usable_memory() // 4 if limit_bytes is None else limit_bytes
+        self._make = make
         self._free_bytes = self._used_bytes = self._peak_bytes = 0
         self._free: OrderedDict[Any, list[np.ndarray]] = OrderedDict()  # the key used last stands last
         self._stamps: dict[Any, int] = {}  # the take at which a key was used last
@@ -92,13 +103,17 @@ class Pool:
                 self._free.move_to_end(key)
             else:
                 self._drop_stale()
-                buffer = aligned(count, dtype)
+                buffer = (self._make or aligned)(count, dtype)
             self._used_bytes += buffer.nbytes
             self._peak_bytes = max(self._peak_bytes, self._used_bytes + self._free_bytes)
+            if rehearsal.current is not None:
+                rehearsal.current.took(key, buffer)
             return buffer
 
     def give(self, key: Any, buffer: np.ndarray) -> None:
         """Return a buffer; nobody may use it any longer."""
+        if rehearsal.current is not None:
+            rehearsal.current.gone(id(buffer))
         self._returned.append((key, buffer))
         if self._lock.acquire(blocking=False):  # else whoever holds the lock, or comes next, sorts it in
             try:

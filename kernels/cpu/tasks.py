@@ -31,6 +31,7 @@ from minires.kernels.cpu import ahead, threads
 from minires.kernels.cpu.cache import cache, source_digest
 from minires.kernels.cpu.machine import machine, tile_for, usable_cores
 from minires.kernels.cpu.machine_code import compile_function, load
+from minires.kernels.cpu.rehearsal import rehearsing
 
 # ------------------------------------------------------------------------------------------------------------- compiling
 
@@ -206,6 +207,8 @@ def _run(steps: int, count: int, most: int | None = None) -> None:
 
 def run(function: Task, pieces: int, frame: np.ndarray) -> None:
     """Run one step. `frame` is an int64 array."""
+    if rehearsing():
+        return
     step = np.array([function.address, pieces, frame.ctypes.data, 0], np.int64)
     _run(step.ctypes.data, 1)
 
@@ -222,7 +225,7 @@ class Step:
 
 def run_steps(*steps: Step) -> None:
     """Run steps one after another, in one call."""
-    if steps:
+    if steps and not rehearsing():
         table = np.array([(s.task.address, s.pieces, s.frame.ctypes.data, 0) for s in steps], np.int64)
         _run(table.ctypes.data, len(steps))
 

@@ -33,6 +33,7 @@ from minires.kernels.cpu.layout import BLOCK, PIXEL, Blocked, blocks
 from minires.kernels.cpu.lazy import types
 from minires.kernels.cpu.microkernel import ADD_RESIDUAL, multiply_tile
 from minires.kernels.cpu.product import Tile, tiled
+from minires.kernels.cpu.rehearsal import at_batch
 from minires.kernels.cpu.tasks import Step, Task, helper, run_steps, task, workers
 from minires.kernels.cpu.winograd_tasks import (
     COUNT,
@@ -239,6 +240,7 @@ def backward_weight(grad_y: Blocked, x: Blocked, g: Conv2dGeometry, m: int = 4) 
         grad_y: (n, c_out, h_out, w_out), x: (n, c_in, h, w); any halo.
         m: 2 or 4, the width of a tile.
     """
+    g = at_batch(g)  # only sizes follow from the number of images
     high, wide = tiles_of(g, m)
     total, points = g.n * high * wide, (m + 2) ** 2
     if total == 0:
