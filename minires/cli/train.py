@@ -6,9 +6,12 @@ import argparse
 import shlex
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from minires.cli.output import FirstLineHelp, bold, print_json, print_next, print_table
+
+if TYPE_CHECKING:
+    from minires.train.config import TrainConfig
 
 NAMES = ("train",)
 EPILOG = """\
@@ -17,6 +20,7 @@ examples:
   minires train --recipe fashion-mnist-fast
   minires train --data fashion-mnist --model resnet20 --epochs 8
   minires train --data cifar10 --augment pad_crop:4,flip,cutout:8 --schedule cosine --warmup-epochs 1
+  minires train --seeds 0,1,2
   minires train --print-config > my.toml; minires train --config my.toml --set lr=0.05
   minires train --resume runs/digits-resnet8
 
@@ -33,7 +37,7 @@ GROUPS = {
     "learning rate": (
         "schedule", "warmup_epochs", "milestones", "milestone_steps", "step_epochs", "gamma", "stage_lr",
     ),
-    "judging": ("flip_tta", "test_every"),
+    "judging": ("flip_tta", "tensorboard", "test_every"),
     "run": (
         "seed", "workers", "device", "run_dir", "name", "checkpoint_every", "checkpoint_seconds",
     ),
@@ -41,9 +45,7 @@ GROUPS = {
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the arguments: one option for every setting of TrainConfig."""
-    from minires.train.config import FIELDS, TYPES
-
+    """Declare the verb."""
     parser = verbs.add_parser(
         "train",
         help="train a model",
@@ -52,9 +54,21 @@ def add_parser(verbs: Any) -> None:
         formatter_class=FirstLineHelp,
         allow_abbrev=False,
     )
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
+    """Declare the arguments: one option for every setting of TrainConfig, and where settings come from.
+
+    Args:
+        without: settings that the verb takes in another way.
+    """
+    from minires.train.config import FIELDS, TYPES
+
     for title, names in GROUPS.items():
         group = parser.add_argument_group(title)
-        for name in names:
+        for name in (each for each in names if each not in without):
             kind = "DIR" if name.endswith("_dir") else METAVARS.get(TYPES[name], "A,B,...")
             text = FIELDS[name].metadata["text"].replace("%", "%%")
             group.add_argument("--" + name.replace("_", "-"), metavar=kind, default=None, help=text)
@@ -69,35 +83,40 @@ def add_parser(verbs: Any) -> None:
     how.add_argument(
         "--json", action="store_true", help="print the result as one JSON document; progress goes to standard error"
     )
-    parser.set_defaults(run=run)
+    how.add_argument(
+        "--seeds", metavar="N,N,...", help="one run after the other with each seed; the mean and spread at the end"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Train; print the report."""
     from minires.errors import ArgumentError
-    from minires.train.config import FIELDS, build_config, parse_assignment, read_toml, to_toml
+    from minires.train.config import to_toml
 
     if args.list_recipes:
         return _list_recipes(args.json)
-    options = dict(
-        parse_assignment(f"{name}={getattr(args, name)}") for name in FIELDS if getattr(args, name) is not None
-    )
-    assignments = dict(parse_assignment(text) for text in args.set)
+    options, assignments = _given(args)
     if args.resume and (options or assignments or args.config):
         given = ", ".join(
             "--" + name.replace("_", "-") for name in [*options, *assignments, *(["config"] if args.config else [])]
         )
         raise ArgumentError(f"minires train: --resume goes on with the settings of the run; leave out {given}")
     stream = sys.stderr if args.json else sys.stdout
+    if args.seeds and (args.resume or "seed" in options or "seed" in assignments):
+        raise ArgumentError(
+            "minires train: --seeds begins new runs, each with its own seed; leave out --resume and --seed"
+        )
     if args.resume:
         from minires.train.session import resume_training
 
         result = resume_training(args.resume, stream)
     else:
-        config = build_config(read_toml(args.config) if args.config else {}, options, assignments)
+        config = settings(args)
         if args.print_config:
             print(to_toml(config), end="")
             return 0
+        if args.seeds:
+            return _run_seeds(config, args.seeds, stream, args.json)
         from minires.train.session import run_training
 
         result = run_training(config, stream)
@@ -107,6 +126,36 @@ def run(args: argparse.Namespace) -> int:
     else:
         _report(document)
     return result.exit_code
+
+
+def settings(args: argparse.Namespace) -> TrainConfig:
+    """The settings that the command line asks for."""
+    from minires.train.config import build_config, read_toml
+
+    return build_config(read_toml(args.config) if args.config else {}, *_given(args))
+
+
+def _given(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the options say, and what `--set` says."""
+    from minires.train.config import FIELDS, parse_assignment
+
+    given = {name: getattr(args, name) for name in FIELDS if getattr(args, name) is not None}
+    options = dict(parse_assignment(f"{name}={value}") for name, value in given.items())
+    return options, dict(parse_assignment(text) for text in args.set)
+
+
+def _run_seeds(config: TrainConfig, text: str, stream: TextIO, as_json: bool) -> int:
+    """One run for each seed; the spread at the end."""
+    from minires.train.repeat import parse_seeds, run_seeds
+
+    result = run_seeds(config, parse_seeds(text), stream)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        print("\n" + "\n".join(result.lines()))
+        runs = " ".join(shlex.quote(str(run.path)) for run in result.runs)
+        print_next((f"minires compare {runs}", "the runs side by side"))
+    return result.runs[-1].exit_code
 
 
 def _list_recipes(as_json: bool) -> int:
@@ -153,6 +202,8 @@ def _report(document: dict[str, Any]) -> None:
         )
     if document["curves"]:
         print(f"curves: {document['curves']}")
+    if document["report"]:
+        print(f"report: {document['report']}, a page for your browser")
     print_next(
         (f"minires eval {path}", "test accuracy and confusions of the best epoch"),
         (f"minires predict IMAGE.png --checkpoint {path}", "classify your own image"),

@@ -113,6 +113,7 @@ class TrainConfig:
     flip_tta: bool = _setting(
         False, "judge by the mean of the logits of an image and its mirror; said wherever the figure is shown"
     )
+    tensorboard: bool = _setting(False, "also write the figures as TensorBoard events into the run's folder")
     test_every: int = _setting(
         1, "epochs between looks at the test set; never used to choose anything (0: only at the end)"
     )

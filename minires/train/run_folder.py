@@ -32,7 +32,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ class RunFolder:
         self.path = path
         self.lock: RunLock | None = None
         self.rows: list[dict[str, Any]] = read_metrics(path)
+        self.watchers: list[Callable[[dict[str, Any]], None]] = []  # called with each epoch's row
 
     @classmethod
     def create(cls, config: TrainConfig) -> RunFolder:
@@ -209,6 +210,8 @@ class RunFolder:
     def add_epoch(self, row: dict[str, Any]) -> None:
         """Append one epoch to metrics.jsonl and rewrite results.csv (small, and whole at every moment)."""
         self.rows.append(row)
+        for watch in self.watchers:
+            watch(row)
         with self.writing("metrics.jsonl"), open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(_line(row))
             file.flush()

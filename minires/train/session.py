@@ -16,10 +16,12 @@ from minires.train.config import TrainConfig
 from minires.train.curves import HOW_TO_INSTALL, curves_available, draw_curves
 from minires.train.evaluate import FLIP_TTA, Evaluation
 from minires.train.guard import InterruptGuard, LossNotFiniteError
-from minires.train.loop import State, fit
+from minires.train.loop import State, fit, measured_weights
 from minires.train.progress import Progress, make_progress
+from minires.train.report import REPORT, report_available, write_report
 from minires.train.run_folder import BEST, LAST, RunFolder, busy_advice, json_safe, runtime_facts
 from minires.train.setup import Parts, build_parts
+from minires.train.tensorboard import EventWriter
 
 __all__ = ["TrainResult", "resume_training", "run_training"]
 
@@ -35,6 +37,7 @@ class TrainResult:
     rows: list[dict[str, Any]]
     test: Evaluation | None  # after the last epoch; None after a signal
     curves: Path | None
+    report: Path | None
     exit_code: int = 0  # 130 after Ctrl-C, 143 after SIGTERM
 
     @property
@@ -68,6 +71,7 @@ class TrainResult:
             "best": best,
             "last_checkpoint": str(self.path / LAST),
             "curves": str(self.curves) if self.curves else None,
+            "report": str(self.report) if self.report else None,
         }
 
 
@@ -134,6 +138,9 @@ def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | N
     if resume is not None:
         progress.line(f"resumed after {resume.progress['epoch']} epochs and {resume.progress['batch']} batches")
     progress.line()
+    events = EventWriter(folder.path, folder.rows) if config.tensorboard else None
+    if events is not None:
+        folder.watchers.append(events.add)
     with InterruptGuard() as guard:
         try:
             state, test = fit(parts, folder, progress, guard, resume)
@@ -143,9 +150,12 @@ def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | N
             raise
         finally:
             progress.finish()
+            if events is not None:
+                events.close()
         curves = _draw(folder, config, progress, test, state.best_epoch)
+        report = _report(folder, parts, progress, test)
         exit_code = guard.exit_code if test is None else 0
-        result = TrainResult(config, folder.path, parameters, state, folder.rows, test, curves, exit_code)
+        result = TrainResult(config, folder.path, parameters, state, folder.rows, test, curves, report, exit_code)
         folder.write_text("result.json", json.dumps(json_safe(result.as_dict()), indent=2) + "\n")
     return result
 
@@ -204,3 +214,14 @@ def _draw(
     with contextlib.suppress(ImportError):
         draw_curves(folder.rows, path, title, best_epoch, smoothed=config.label_smoothing > 0)
     return path if path.exists() else None
+
+
+def _report(folder: RunFolder, parts: Parts, progress: Progress, test: Evaluation | None) -> Path | None:
+    """report.html, where what it is made with is installed; without a look at the test set where a signal ended the run."""
+    missing = report_available()
+    if missing:
+        progress.line(missing)
+        return None
+    with folder.writing(REPORT), measured_weights(parts):
+        model, images = (parts.model, parts.test) if test is not None else (None, None)
+        return write_report(folder.path, folder.rows, parts.config, model, images, test)

@@ -63,3 +63,22 @@ def test_names_are_grouped():
     assert [scalar_name(c) for c in ("train_loss", "val_accuracy", "lr", "images_per_second", "grad_norm/fc")] == [
         "loss/train", "accuracy/val", "lr", "images_per_second", "grad_norm/fc",
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("reference_kernels")
+def test_a_run_writes_its_report_and_its_events(tmp_path):
+    import io
+
+    from minires.train.config import build_config
+    from minires.train.session import run_training
+
+    settings = {"epochs": 2, "limit": 120, "workers": 0, "run_dir": str(tmp_path), "tensorboard": True}
+    result = run_training(build_config(settings), io.StringIO())
+    found = scalars(result.path / "tensorboard")
+    for row in result.rows:
+        assert found["accuracy/val", row["epoch"]] == pytest.approx(row["val_accuracy"])
+        assert found["grad_norm/layer1", row["epoch"]] == pytest.approx(row["grad_norm/layer1"])
+    assert result.report is not None
+    page = result.report.read_text(encoding="utf-8")
+    assert f"{100 * result.test.accuracy:.2f}&nbsp;%" in page
+    assert "gradient norm" in page

@@ -21,7 +21,7 @@ from minires.data import ArrayDataset
 from minires.io.files import write_atomically
 from minires.nn import Module
 from minires.train.config import TrainConfig, build_config
-from minires.train.evaluate import FLIP_TTA
+from minires.train.evaluate import FLIP_TTA, Evaluation
 from minires.train.metrics import per_class_accuracy, worst_confusions
 from minires.train.report.charts import COLOURS, Line, chart
 from minires.train.report.mistakes import Worst, as_png, worst_mistakes
@@ -46,7 +46,12 @@ def _there(module: str) -> bool:
 
 
 def write_report(
-    folder: Path, rows: list[dict[str, Any]], config: TrainConfig, model: Module | None, test: ArrayDataset | None
+    folder: Path,
+    rows: list[dict[str, Any]],
+    config: TrainConfig,
+    model: Module | None,
+    test: ArrayDataset | None,
+    evaluation: Evaluation | None = None,
 ) -> Path:
     """Write `folder/report.html`.
 
@@ -56,20 +61,21 @@ def write_report(
         config: its settings.
         model: the one to look at the test set with, after the last epoch; None leaves that part out, and says so.
         test: the test set, with the training set's normalisation.
+        evaluation: of that test set, if there is one already; its figures are shown.
 
     Returns:
         The page's path.
     """
     worst = None if model is None or test is None else worst_mistakes(model, test, PICTURES)
-    result = _read_json(folder / "result.json")
     name = f"{config.model} on {config.data}"
     parts: list[Any] = [
         Html(f"<header><h1>{text(name)}</h1><p>{text(_subtitle(folder, rows, config))}</p></header>"),
-        cards(_figures(rows, config, result)),
+        cards(_figures(rows, config, model)),
         section("Curves", _curves(rows, config.label_smoothing > 0), note=_CURVES_NOTE),
     ]
     if worst is not None and test is not None:
-        parts += [_confusions(worst.matrix, test.classes), _mistakes(worst, test)]
+        matrix = worst.matrix if evaluation is None else evaluation.matrix
+        parts += [_confusions(matrix, test.classes), _mistakes(worst, test)]
     else:
         parts.append(section("Confusions and mistakes", note="Left out: the test set was not at hand."))
     parts += [_settings(folder, config), _environment(_read_json(folder / "env.json"))]
@@ -112,7 +118,7 @@ def _subtitle(folder: Path, rows: list[dict[str, Any]], config: TrainConfig) -> 
     return f"{folder} · {state} · seed {config.seed}"
 
 
-def _figures(rows: list[dict[str, Any]], config: TrainConfig, result: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _figures(rows: list[dict[str, Any]], config: TrainConfig, model: Module | None) -> list[tuple[str, str, str]]:
     """The cards. No figure is chosen by the test set: the last epoch's, and the one that validation chose."""
     last = rows[-1] if rows else {}
     how = f"; {FLIP_TTA}" if config.flip_tta else ""
@@ -127,8 +133,9 @@ def _figures(rows: list[dict[str, Any]], config: TrainConfig, result: dict[str, 
     speed = [row["images_per_second"] for row in rows if row.get("images_per_second")]
     about = f"{np.median(speed):,.0f} images/s in training" if speed else ""
     figures.append(("time", duration(seconds), about))
-    if result.get("parameters"):
-        figures.append(("parameters", f"{result['parameters']:,}", config.model))
+    if model is not None:
+        parameters = sum(parameter.array.size for parameter in model.parameters())
+        figures.append(("parameters", f"{parameters:,}", config.model))
     return figures
 
 
