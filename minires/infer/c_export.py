@@ -108,9 +108,7 @@ def _class_names(plan: Plan, names: Sequence[str] | None) -> tuple[str, ...]:
     found = [names] if isinstance(names, str) else list(names)
     wrong = [name for name in found if not isinstance(name, str)]
     if wrong or isinstance(names, str):
-        raise ArgumentError(
-            f"export_c: class_names must be strings in a list, got {names if not wrong else wrong[0]!r}"
-        )
+        raise ArgumentError(f"export_c: class_names must be strings in a list, got {wrong[0] if wrong else names!r}")
     if len(plan.output_shape) != 2 or len(found) != plan.output_shape[1]:
         raise ArgumentError(
             f"export_c: class_names needs one name for each output, of shape {plan.output_shape[1:]}, got {len(found)} names"

@@ -3,15 +3,20 @@
  * A value of shape (1, c, h, w) lies in memory as h rows of w pixels of c numbers: the channels of a pixel side by side, so
  * that the inner loops of all kernels run over neighbours and a compiler makes vectors of them. Other values lie in C order.
  * Every size is a constant where a kernel is called, and every kernel is inlined there: the compiler knows all trip counts.
+ * No pointer is `restrict`: where the kernels stand a compiler sees which parts of the static memory they are, and GCC 12 at -O2
+ * takes a function for one without effects, and drops its calls, when a vectorised loop in it stores through such a pointer.
  * A section begins at a line like the next one; what it `needs` is copied, too.
  */
 
 /*= inline */
-/* Inlined whatever a compiler's own counting says: with all sizes known most of a kernel's text falls away. */
-#if defined(__GNUC__)
+/* Kernels are inlined whatever a compiler's own counting says: with all sizes known most of their text falls away. The steps
+ * that call them are not: one function of all steps would take long to compile. */
+#ifdef __GNUC__
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 #else
 #define INLINE static inline
+#define NOINLINE
 #endif
 
 /*= relu needs inline */
@@ -37,13 +42,15 @@ INLINE real sigmoid(real v)
 }
 
 /*= vector */
-/* A piece of a row of numbers that fits a register; in other compilers than GCC and Clang, one number. TILE is how many
- * pixels a convolution sums at once: TILE x 64 bytes of sums, 64 bytes of weights and a number of x must fit the registers
- * (16 of 32 bytes with AVX, 16 of 16 bytes with SSE, 32 of 16 bytes on 64-bit ARM). */
-#if defined(__GNUC__) && defined(__AVX__)
+/* Numbers side by side that fit a register; where the compiler has no such type, or with -DMINIRES_NO_VECTORS, one number.
+ * TILE is how many pixels a convolution sums at once: TILE x 64 bytes of sums, 64 bytes of weights and a number of x must fit
+ * the registers (16 of 32 bytes with AVX, 16 of 16 bytes with SSE, 32 of 16 bytes on 64-bit ARM). */
+#if defined(__GNUC__) && !defined(MINIRES_NO_VECTORS)
+#ifdef __AVX__
 #define VECTOR_BYTES 32
-#elif defined(__GNUC__)
+#else
 #define VECTOR_BYTES 16
+#endif
 #endif
 #ifdef VECTOR_BYTES
 typedef real vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
@@ -80,8 +87,8 @@ struct conv2d {
  * x is padded already. weight: [group][block][taps_h][taps_w][run][lanes], as the loops read it, zeros behind the last
  * channel. bias and shortcut may be NULL. A last tile that is not full sums its last pixel again and again, and does not
  * store it. */
-INLINE void conv2d(const real *restrict x, const real *restrict weight, const real *restrict bias,
-                   const real *restrict shortcut, real *restrict y, const struct conv2d g)
+INLINE void conv2d(const real *x, const real *weight, const real *bias,
+                   const real *shortcut, real *y, const struct conv2d g)
 {
     const size_t pixels = g.h_out * g.w_out, mine = g.c_out / g.groups, vectors = g.lanes / WIDTH;
 
@@ -121,7 +128,7 @@ INLINE void conv2d(const real *restrict x, const real *restrict weight, const re
 
 /*= pad_image needs inline */
 /* x (h, w, c) with `top`, `bottom` rows and `left`, `right` columns of zeros around it. */
-INLINE void pad_image(const real *restrict x, real *restrict y, size_t h, size_t w, size_t c, size_t top, size_t bottom,
+INLINE void pad_image(const real *x, real *y, size_t h, size_t w, size_t c, size_t top, size_t bottom,
                       size_t left, size_t right)
 {
     const size_t row = (left + w + right) * c;
@@ -146,8 +153,8 @@ struct depthwise {
 
 /* conv2d with a group a channel: y[pixel][k] = relu(bias[k] + sum over taps of x[tap][k] weight[tap][k] + shortcut[pixel][k]).
  * The sums grow in y, a pixel's channels at a time. */
-INLINE void depthwise(const real *restrict x, const real *restrict weight, const real *restrict bias,
-                      const real *restrict shortcut, real *restrict y, const struct depthwise g)
+INLINE void depthwise(const real *x, const real *weight, const real *bias,
+                      const real *shortcut, real *y, const struct depthwise g)
 {
     for (size_t r = 0; r < g.h_out; r++)
         for (size_t s = 0; s < g.w_out; s++, y += g.c) {
@@ -175,7 +182,7 @@ struct pool2d {
 
 /*= max_pool2d needs inline pool2d */
 /* The largest number of each window. Padding does not count; a NaN wins and stays. */
-INLINE void max_pool2d(const real *restrict x, real *restrict y, const struct pool2d g)
+INLINE void max_pool2d(const real *x, real *y, const struct pool2d g)
 {
     for (size_t r = 0; r < g.h_out; r++)
         for (size_t s = 0; s < g.w_out; s++, y += g.c) {
@@ -209,7 +216,7 @@ INLINE size_t counted(size_t r, size_t k, size_t stride, size_t size, size_t pad
 }
 
 /* The mean of each window: its sum by `divisor`, or, where that is 0, by how many of its numbers count. */
-INLINE void avg_pool2d(const real *restrict x, real *restrict y, const struct pool2d g, int count_pad, real divisor)
+INLINE void avg_pool2d(const real *x, real *y, const struct pool2d g, int count_pad, real divisor)
 {
     for (size_t r = 0; r < g.h_out; r++)
         for (size_t s = 0; s < g.w_out; s++, y += g.c) {
@@ -238,7 +245,7 @@ INLINE void avg_pool2d(const real *restrict x, real *restrict y, const struct po
 
 /*= adaptive_avg_pool2d needs inline */
 /* The mean of each of h_out x w_out regions; rows [floor(r h / h_out), ceil((r + 1) h / h_out)), columns alike. */
-INLINE void adaptive_avg_pool2d(const real *restrict x, real *restrict y, size_t c, size_t h, size_t w, size_t h_out,
+INLINE void adaptive_avg_pool2d(const real *x, real *y, size_t c, size_t h, size_t w, size_t h_out,
                                 size_t w_out)
 {
     for (size_t r = 0; r < h_out; r++)
@@ -258,7 +265,7 @@ INLINE void adaptive_avg_pool2d(const real *restrict x, real *restrict y, size_t
 
 /*= adaptive_max_pool2d needs inline */
 /* The largest number of each of h_out x w_out regions, cut as in adaptive_avg_pool2d; a NaN wins and stays. */
-INLINE void adaptive_max_pool2d(const real *restrict x, real *restrict y, size_t c, size_t h, size_t w, size_t h_out,
+INLINE void adaptive_max_pool2d(const real *x, real *y, size_t c, size_t h, size_t w, size_t h_out,
                                 size_t w_out)
 {
     for (size_t r = 0; r < h_out; r++)
@@ -278,7 +285,7 @@ INLINE void adaptive_max_pool2d(const real *restrict x, real *restrict y, size_t
 
 /*= softmax needs inline */
 /* e^(x - m) / sum of e^(x - m), m the largest, along the middle of (outer, size, inner). m keeps e^ from overflowing. */
-INLINE void softmax(const real *restrict x, real *restrict y, size_t outer, size_t size, size_t inner)
+INLINE void softmax(const real *x, real *y, size_t outer, size_t size, size_t inner)
 {
     for (size_t i = 0; i < outer; i++)
         for (size_t j = 0; j < inner; j++) {
@@ -297,7 +304,7 @@ INLINE void softmax(const real *restrict x, real *restrict y, size_t outer, size
 /*= reorder needs inline */
 /* From one order in memory to another: x has p_x pixels of c_x channels, y has p_y of c_y; in both, the same numbers follow
  * each other when read a channel at a time. (1 channel: C order.) */
-INLINE void reorder(const real *restrict x, real *restrict y, size_t p_x, size_t c_x, size_t p_y, size_t c_y)
+INLINE void reorder(const real *x, real *y, size_t p_x, size_t c_x, size_t p_y, size_t c_y)
 {
     for (size_t p = 0; p < p_y; p++)
         for (size_t c = 0; c < c_y; c++) {

@@ -217,7 +217,7 @@ def _source(model: Model, text: Text, places: dict[str, int], weights: Array | N
     yield classes
     if weights is not None:
         yield from _apart(model.named(part) for part in with_needs("program.c", ["load"]))
-    yield from _apart(f"static void {name}{body}" for body, name in text.functions.items())
+    yield from _apart(f"NOINLINE static void {name}{body}" for body, name in text.functions.items())
     yield _run(model, text)
     yield from _main(model)
 
@@ -239,7 +239,7 @@ def _run(model: Model, text: Text) -> str:
 
     x, y = model.input_shape, model.output_shape
     lines.append(f"reorder(input, block + {offsets[graph.input]}, {outside(x)}, {inside(x)});")
-    lines += text.lines
+    lines += text.calls
     lines.append(f"reorder(block + {offsets[graph.output]}, output, {inside(y)}, {outside(y)});")
     lines.append("return MODEL_OK;" if model.beside else "return 0;")
     body = "\n".join(f"    {line}" for line in lines)

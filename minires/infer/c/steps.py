@@ -34,25 +34,32 @@ from minires.kernels.interface import Array
 class Text:
     """Attributes:
     sections: of kernels.c that are called.
-    functions: the shared ones, each with its name.
+    functions: each with its name; behind a comment, but for the static void in front.
     constants: by name; as they lie in C's memory.
-    lines: of the body of `run`.
+    calls: the body of `run`.
     """
 
     sections: set[str] = field(default_factory=set)
     functions: dict[str, str] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
 
 
 def write_steps(program: Program) -> Text:
-    """All steps of `program`."""
+    """All steps of `program`.
+
+    Each is a call of a function that is not inlined: the time to compile grows with the number of steps, not with its square.
+    """
     text = Text()
     for position, step in enumerate(program.graph.steps):
         writer = _Writer(program, text, position, step)
-        y = "x".join(map(str, program.graph.shapes[step.output][1:]))
-        text.lines.append(f"/* {position}: {_describe(step)} -> {y} */")
         getattr(writer, step.kind)()
+        if writer.lines:
+            lines = "".join(f"    {line}\n" for line in writer.lines)
+            # Two steps may do the very same: the same memory, used again.
+            writer.call = text.functions.setdefault(f"(void)\n{{\n{lines}}}", f"step_{position}") + "();"
+        y = "x".join(map(str, program.graph.shapes[step.output][1:]))
+        text.calls.append(f"{writer.call:<40}/* {_describe(step)} -> {y} */")
     return text
 
 
@@ -61,7 +68,7 @@ def _describe(step: Step) -> str:
 
 
 class _Writer:
-    """One step: the method of its kind writes it."""
+    """One step: the method of its kind writes it, as `lines` of a function of its own or as a `call` of a shared one."""
 
     def __init__(self, program: Program, text: Text, position: int, step: Step) -> None:
         self.program, self.text, self.position, self.step = program, text, position, step
@@ -71,6 +78,8 @@ class _Writer:
         self.inputs = [program.offsets[value] for value in step.inputs]
         self.output = program.offsets[step.output]
         self.y_shape = program.graph.shapes[step.output]
+        self.lines: list[str] = []
+        self.call = ""
 
     # ------------------------------------------------------------------------------------- convolution, linear
 
@@ -152,9 +161,7 @@ class _Writer:
         if before:
             given["padded"] = self._at(self.program.workspace[self.position])
         given["y"] = self._at(self.output)
-        parameters = ", ".join(
-            f"{'real' if name in ('padded', 'y') else 'const real'} *restrict {name}" for name in given
-        )
+        parameters = ", ".join(f"{'real' if name in ('padded', 'y') else 'const real'} *{name}" for name in given)
         arguments = ["padded" if before else "x"]
         arguments += [name if name in given else "NULL" for name in ("weight", "bias", "shortcut", "y")]
         fields = ",\n        ".join(
@@ -163,7 +170,7 @@ class _Writer:
         )
         body = f"({parameters})\n{{\n{before}    {kernel}({', '.join(arguments)}, (struct {kernel}){{\n        {fields}}});\n}}"
         function = self.text.functions.setdefault(body, f"{kernel}_{len(self.text.functions)}")
-        self._line(f"{function}({', '.join(given.values())});")
+        self.call = f"{function}({', '.join(given.values())});"
 
     # ------------------------------------------------------------------------------------- number by number
 
@@ -242,7 +249,7 @@ class _Writer:
     # ------------------------------------------------------------------------------------- moving numbers
 
     def reshape(self) -> None:
-        self._line("/* the same numbers in the same order */")
+        """The same numbers in the same order: nothing to do."""
 
     def reorder(self) -> None:
         self._call("reorder", *channels_last(self.shapes[0]), *channels_last(self.y_shape))
@@ -293,7 +300,7 @@ class _Writer:
         self.text.sections.add(section)
 
     def _line(self, line: str) -> None:
-        self.text.lines.append(line)
+        self.lines.append(line)
 
     def _at(self, offset: int) -> str:
         return f"block + {offset}"

@@ -24,7 +24,8 @@ def number(value: float, dtype: np.dtype[Any]) -> str:
     >>> number(0.1, np.dtype("float32"))
     '0.100000001f'
     """
-    value = float(np.asarray(value).astype(dtype))
+    with np.errstate(over="ignore"):  # a limit beyond float32 is infinite there
+        value = float(np.asarray(value).astype(dtype))
     if not np.isfinite(value):
         return "NAN" if np.isnan(value) else "INFINITY" if value > 0 else "-INFINITY"
     digits, suffix = (9, "f") if dtype == np.float32 else (17, "")
@@ -40,7 +41,8 @@ def numbers(array: Array) -> Iterator[str]:
     pattern = "%.9gf," if dtype == np.float32 else "%.17g,"
     for chunk in (flat[start : start + A_CHUNK] for start in range(0, flat.size, A_CHUNK)):
         # The quick way serves what is written with a point: whole numbers would lack it ("1f" is not C).
-        quick = np.isfinite(chunk) & (chunk != np.rint(chunk))
+        with np.errstate(invalid="ignore"):
+            quick = np.isfinite(chunk) & (chunk != np.rint(chunk))
         values, lines = chunk.tolist(), range(0, chunk.size, A_LINE)
         for start, all_quick in zip(lines, np.logical_and.reduceat(quick, lines), strict=True):
             line = values[start : start + A_LINE]
