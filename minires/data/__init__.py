@@ -7,6 +7,7 @@
 | `download`, `formats` | fetching a file safely; reading gzip, IDX, tar, CIFAR records                         |
 | `digits`            | the data set in the package                                                             |
 | `image_files`       | images from files                                                                       |
+| `preprocess`        | images as a network saw them in training: resize, crop, normalise                       |
 | `array_dataset`     | images in memory, normalisation, fixed splits                                           |
 | `batch_loader`      | the trainer's loader: whole batches, reproducible, prepared in the background           |
 | `augment`           | augmentation of whole batches                                                           |

@@ -178,7 +178,7 @@ def _windows(n_in: int, n_out: int, part: slice, interpolation: str) -> list[_Wi
         taps = np.arange(int((last - first).max()))
         weights = f((taps + first[:, None] - center[:, None] + 0.5) * (1.0 / stretch))
         weights[taps >= (last - first)[:, None]] = 0.0
-        # Added one by one from the left, as a loop does: NumPy's own sum pairs its terms, and differs in the last bit.
+        # Added one by one from the left, as a loop does: NumPy's own sum pairs its terms, and may differ in the last bit.
         total = np.add.accumulate(weights, axis=1)[:, -1:]
         weights = np.divide(weights, total, out=weights, where=total != 0)
         whole = np.trunc(weights * 2.0**BITS + np.where(weights < 0, -0.5, 0.5)) * 2.0**-BITS
