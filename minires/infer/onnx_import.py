@@ -160,11 +160,7 @@ class _Reader:
         found = values.get(self.output)
         if not isinstance(found, Ref):
             raise CheckpointError(f"{self.where}: its output {self.output!r} does not depend on its input")
-        converter = builder.converter
-        if converter.shapes[found.value][:1] != shape[:1]:
-            raise CheckpointError(
-                f"{self.where}: its output {self.output!r} must have the batch in front, got {converter.shapes[found.value]}"
-            )
+        converter = builder.converter  # every step keeps the batch in front: so does the output
         return Graph(tuple(converter.steps), converter.shapes, 0, found.value, self.dtype)
 
     def _node(self, node: OnnxNode, values: dict[str, Operand], builder: Builder) -> dict[str, Operand]:
