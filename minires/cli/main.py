@@ -27,6 +27,7 @@ from minires.cli import (
     doctor,
     evaluate,
     export,
+    finetune,
     import_,
     predict,
     report,
@@ -49,13 +50,29 @@ from minires.errors import (
 
 __all__ = ["main"]
 
-VERBS = (train, evaluate, predict, export, import_, report, tune, summary, data, doctor, warmup, bench, run_torch)
+VERBS = (
+    train,
+    finetune,
+    evaluate,
+    predict,
+    export,
+    import_,
+    report,
+    tune,
+    summary,
+    data,
+    doctor,
+    warmup,
+    bench,
+    run_torch,
+)
 EPILOG = """\
 examples:
   minires train                                         a small ResNet on the digits that come with minires
   minires train --data fashion-mnist --model resnet20   the real job
   minires eval runs/digits-resnet8                      test accuracy of a run
   minires predict photo.png --checkpoint runs/digits-resnet8
+  minires predict photos/ --weights models/resnet-50    other libraries' weights
   minires export runs/digits-resnet8 --format onnx      the same network for other programs
   minires doctor                                        what is installed, and what could be faster
 
