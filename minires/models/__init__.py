@@ -1,7 +1,7 @@
 """The ResNet family. `list_models()` names them, `build(name, ...)` makes one; or call a builder: `resnet18()`.
 
 Read `resnet.py` first: blocks, network, names. `cifar.py` is the family for small images, `preact.py` and `wide.py` the
-later order of layers, `resnet_variants.py` what became of resnet50, `registry.py` the list.
+later order of layers, `resnet9.py` a net made to train fast, `resnet_variants.py` what became of resnet50, `registry.py` the list.
 """
 
 from minires.models.cifar import (
@@ -41,6 +41,7 @@ from minires.models.resnet import (
     resnet101,
     resnet152,
 )
+from minires.models.resnet9 import ResNet9, resnet9
 from minires.models.resnet_variants import (
     resnet18d,
     resnet50d,
@@ -61,6 +62,7 @@ __all__ = [
     "CifarResNet",
     "PreActResNet",
     "ResNet",
+    "ResNet9",
     "WideResNet",
     "build",
     "count_parameters",
@@ -78,6 +80,7 @@ __all__ = [
     "preact_resnet200",
     "preact_resnet1001",
     "resnet8",
+    "resnet9",
     "resnet14",
     "resnet18",
     "resnet18d",

@@ -26,6 +26,7 @@ COUNTS = {
     "seresnet18": (11_779_624, 11_605_800),
     "seresnet50": (28_088_024, 25_311_448),
     "resnet8": (75_290, 75_290),
+    "resnet9": (6_573_130, 6_573_130),
     "resnet14": (172_506, 172_506),
     "resnet20": (269_722, 269_722),
     "resnet32": (464_154, 464_154),
@@ -72,7 +73,7 @@ def test_model_has_its_papers_parameters(name):
 def test_docstring_names_count_source_and_stem(name):
     doc = getattr(models, name).__doc__
     assert f"{COUNTS[name][0]:,}" in doc
-    assert any(source in doc for source in ("He et al.", "Xie et al.", "Zagoruyko", "Hu et al.", "He's form"))
+    assert any(source in doc for source in ("He et al.", "Xie et al.", "Zagoruyko", "Hu et al.", "He's form", "Page 2018"))
     assert "stem" in doc.lower()
     assert "stride on" in doc.lower()
 
