@@ -36,6 +36,7 @@ import numpy as np
 from minires.errors import CheckpointError, UnsupportedError
 from minires.io.files import write_atomically
 from minires.io.json_text import parse_json
+from minires.io.messages import shorten
 from minires.io.npz import is_npz, load_npz, read_elements, read_npy_header
 from minires.io.pickle_values import HASH_MODULUS, MAX_TUPLE_KEYS
 from minires.io.safetensors import is_safetensors, load_file
@@ -201,7 +202,7 @@ class _Reader:
         self.tuple_keys = 0
 
     def _bad(self, what: str) -> CheckpointError:
-        return CheckpointError(f"load: {self.name}: {what}")
+        return CheckpointError(f"load: {self.name}: {shorten(what)}")
 
     def read(self) -> Any:
         head = self.file.read(512)

@@ -25,6 +25,7 @@ import numpy as np
 from minires.errors import ArgumentError, CheckpointError, StateDictError, UnknownNameError
 from minires.io import archive
 from minires.io.architectures import Declared, from_config, from_name, refuse_others
+from minires.io.messages import shorten
 from minires.io.names import find_state_dict, to_minires
 from minires.io.safetensors import SafetensorsFile, is_safetensors
 from minires.io.shards import INDEX, read_json_object, read_shards
@@ -306,6 +307,8 @@ def _build_by_name(
     options: dict[str, Any] = {}
     if "small_input" in models.model_options(name):
         options["small_input"] = first.shape[2] == 3
+    if name.endswith("resnet9"):  # by its largest tensor: no file claims a width whose weights it does not hold
+        options["width"] = max(1, state.get("layer3.1.conv2.weight", np.empty(8)).shape[0] // 8)
     with init.skipped():  # how wide it is, before memory is taken for as many classes and channels as the file claims
         narrow = models.build(name, 1, 1, **options)
     widths = [narrow.get_submodule("conv1").weight.shape[0], narrow.get_submodule("fc").weight.shape[1]]
@@ -336,6 +339,4 @@ def _fill(net: Module, state: dict[str, np.ndarray], where: str, num_classes: in
     try:
         net.load_state_dict(state)
     except StateDictError as error:
-        text = str(error)
-        more = f"... ({len(text):,} characters)" if len(text) > MAX_FAULTS else ""
-        raise CheckpointError(f"{where}: its tensors do not fit: {text[:MAX_FAULTS]}{more}") from None
+        raise CheckpointError(f"{where}: its tensors do not fit: {shorten(str(error), MAX_FAULTS)}") from None

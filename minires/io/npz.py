@@ -22,6 +22,7 @@ from typing import IO
 import numpy as np
 
 from minires.errors import CheckpointError
+from minires.io.messages import shorten
 from minires.io.zip_directory import open_zip
 
 __all__ = ["is_npz", "load_npz", "read_elements", "read_npy_header"]
@@ -77,7 +78,7 @@ def load_npz(path: str | os.PathLike[str] | IO[bytes]) -> dict[str, np.ndarray]:
         tokenize.TokenError,
         zlib.error,
     ) as error:
-        raise CheckpointError(f"{where}: damaged: {type(error).__name__}: {error}") from None
+        raise CheckpointError(f"{where}: damaged: {type(error).__name__}: {shorten(str(error))}") from None
     except RuntimeError as error:
         if isinstance(error, CheckpointError):
             raise

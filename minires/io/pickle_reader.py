@@ -31,6 +31,7 @@ from typing import IO, Any, ClassVar
 import numpy as np
 
 from minires.errors import CheckpointError
+from minires.io.messages import shorten
 from minires.io.pickle_values import (
     HASH_MODULUS,
     MAX_TUPLE_KEYS,
@@ -116,7 +117,7 @@ class PickleReader:
         return value
 
     def bad(self, what: str) -> CheckpointError:
-        return CheckpointError(f"{self.where}: byte {self.length - self.left} of the pickle: {what}")
+        return CheckpointError(f"{self.where}: byte {self.length - self.left} of the pickle: {shorten(what)}")
 
     def _run(self) -> Any:
         handlers = self.HANDLERS

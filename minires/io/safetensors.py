@@ -35,6 +35,7 @@ import numpy as np
 from minires.errors import ArgumentError, CheckpointError, DTypeError
 from minires.io.files import write_atomically
 from minires.io.json_text import no_constants, no_duplicates, without_strings
+from minires.io.messages import shorten
 from minires.tensor import Tensor
 
 __all__ = ["SafetensorsFile", "TensorInfo", "is_safetensors", "load_file", "save_file"]
@@ -117,7 +118,7 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
             raise
 
     def _bad(self, what: str) -> CheckpointError:
-        return CheckpointError(f"safetensors: {self._name}: {what}")
+        return CheckpointError(f"safetensors: {self._name}: {shorten(what)}")
 
     def _read_header(self) -> tuple[dict[str, str], dict[str, TensorInfo], int]:
         size = self._file.seek(0, os.SEEK_END)

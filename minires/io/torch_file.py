@@ -40,6 +40,7 @@ import numpy as np
 
 from minires.dtypes import as_dtype
 from minires.errors import CheckpointError, DTypeError
+from minires.io.messages import shorten
 from minires.io.pickle_reader import PickleReader, Placeholder
 from minires.io.sniff import describe_file
 from minires.io.torch_tensors import TensorBuilder, is_class_id, storage_id
@@ -158,7 +159,7 @@ class _TorchFile:
         self.taken = 0  # bytes of memory for tensors
 
     def bad(self, what: str) -> CheckpointError:
-        return CheckpointError(f"{self.where}: {what}")
+        return CheckpointError(f"{self.where}: {shorten(what)}")
 
     def read(self) -> Any:
         self.file.seek(0)

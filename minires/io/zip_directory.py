@@ -22,13 +22,16 @@ def open_zip(file: IO[bytes]) -> zipfile.ZipFile:
         file: readable and seekable.
 
     Raises:
-        BadZipFile: it is no zip, a damaged one, or one whose table of members is larger than 3 MB and a thousandth of the
-            file.
+        BadZipFile: it is no zip, a damaged one, one whose table of members is larger than 3 MB and a thousandth of the file,
+            or one with members outside of the file, where reading ends in an OSError.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     limited = _Limited(file, MAX_DIRECTORY + size // 1000)
     archive = zipfile.ZipFile(limited)
+    for member in archive.infolist():
+        if not 0 <= member.header_offset < size:
+            raise zipfile.BadZipFile("a member begins outside of the file")
     limited.limit = None  # members may be as large as they are
     return archive
 

@@ -47,6 +47,15 @@ def test_open_zip_allows_more_in_a_large_file() -> None:
     assert len(open_zip(io.BytesIO(content)).infolist()) == 1
 
 
+def test_open_zip_refuses_members_outside_of_the_file() -> None:
+    content = bytearray(b"\0" * 30 + table(1))
+    content[-22 + 16 :][:4] = b""
+    end = len(content) - 22
+    content[end + 16 : end + 20] = (60).to_bytes(4, "little")  # where the table is said to begin: 30 bytes too far
+    with pytest.raises(zipfile.BadZipFile, match="begins outside of the file"):
+        open_zip(io.BytesIO(bytes(content)))
+
+
 def test_open_zip_refuses_what_is_no_zip() -> None:
     with pytest.raises(zipfile.BadZipFile):
         open_zip(io.BytesIO(b"no zip at all" * 10))
