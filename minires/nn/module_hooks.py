@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 Gradients = tuple[Tensor | None, ...]
 
+# Who listens to module calls: objects with `entered(module)`, called before, and `left(module, args, output)`, called after.
+# Unlike a hook, a listener changes nothing that runs: a batch norm that is listened to is still fused with its ReLU.
+call_listeners: list[Any] = []
+
 
 class Hook(NamedTuple):
     """A registered function and how it wants to be called."""
@@ -105,6 +109,16 @@ class HookedCall:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` and the hooks around it."""
+        if not call_listeners:
+            return self._call(args, kwargs)
+        for listener in call_listeners:
+            listener.entered(self)
+        output = self._call(args, kwargs)
+        for listener in call_listeners:
+            listener.left(self, args, output)
+        return output
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self._has_hooks():
             return self.forward(*args, **kwargs)
         already_called: set[int] = set()

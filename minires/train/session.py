@@ -17,6 +17,7 @@ from minires.train.curves import HOW_TO_INSTALL, curves_available, draw_curves
 from minires.train.evaluate import FLIP_TTA, Evaluation
 from minires.train.guard import InterruptGuard, LossNotFiniteError
 from minires.train.loop import State, fit, measured_weights
+from minires.train.memory import memory_line
 from minires.train.progress import Progress, make_progress
 from minires.train.report import REPORT, report_available, write_report
 from minires.train.run_folder import BEST, LAST, RunFolder, busy_advice, json_safe, runtime_facts
@@ -134,6 +135,8 @@ def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | N
     for note in [_share_cores() if resume is None else "", *_notes(folder, resume)]:
         if note:
             progress.line(f"note    {note}", "yellow")
+    if told := memory_line(parts):
+        progress.line(told)
     progress.line(f"run     {folder.path}")
     if resume is not None:
         progress.line(f"resumed after {resume.progress['epoch']} epochs and {resume.progress['batch']} batches")

@@ -241,9 +241,9 @@ def test_summary_table_and_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert "16x8x8" in text
     assert "total" in text
     assert main(["summary"]) == 0
-    text = capsys.readouterr().out
-    assert "plain_NAME" in text
-    assert text.index(" resnet8 ") < text.index(" resnet20 ") < text.index(" resnet110 ")
+    words = capsys.readouterr().out.split()
+    assert "plain_NAME:" in words
+    assert words.index("resnet8") < words.index("resnet20") < words.index("resnet110")
 
 
 def test_data_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> None:
