@@ -134,7 +134,8 @@ def from_name(name: str, source: str) -> Declared:
                 "widths": ((64, 128, 256, 512),),
             }
             return Declared(name, source, facts, {"plain": True} if plain else {})
-    if match and short in models.list_models(plain=False):  # what is left of the grammar's names: He's family
+    # What is left of the grammar's names: He's family, whose depth is 6n + 2 (resnet9 is of its own kind).
+    if match and short in models.list_models(plain=False) and (depth - 2) % 6 == 0:
         blocks = ((depth - 2) // 6,) * 3
         right = ("none",) if plain else ("none", "conv")
         facts = {"bottleneck": (False,), "layers": (blocks,), "shortcut": right, "widths": ((16, 32, 64),)}

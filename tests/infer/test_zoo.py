@@ -25,7 +25,10 @@ def test_plan_equals_model(name):
     expected = eager(net, x)
     assert np.abs(expected).max() > 1e-6  # two zeros would be equal too
     assert_close(plan(x), expected, "float64")
-    assert all(step.kind != "scale_shift" for step in plan.graph.steps) or "preact" in name or "wrn" in name
+    # Batch norm in front of a convolution, or behind max-pool, cannot be folded.
+    assert all(step.kind != "scale_shift" for step in plan.graph.steps) or any(
+        n in name for n in ("preact", "wrn", "resnet9")
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet18d", "seresnet18", "preact_resnet18", "resnext50_32x4d"])

@@ -9,6 +9,7 @@ import minires
 from minires import models
 from minires.errors import ArgumentError
 from minires.infer import compile
+from minires.io.safetensors import save_file
 from minires.tensor import Tensor
 from tests.models.twins import batch, copy_weights
 from tests.tolerances import assert_close
@@ -88,3 +89,12 @@ def test_resnet9_takes_images_of_any_size(pixels: int) -> None:
 def test_resnet9_refuses_a_width_of_nothing() -> None:
     with pytest.raises(ArgumentError, match="ResNet9: width must be a positive int, got 0"):
         models.build("resnet9", width=0)
+
+
+@pytest.mark.parametrize("name", ["resnet9", "plain_resnet9"])
+def test_resnet9_is_read_from_a_file_with_its_width_channels_and_classes(name: str, tmp_path) -> None:
+    model = models.build(name, num_classes=7, in_channels=1, width=12)
+    save_file(model.state_dict(), tmp_path / "a.safetensors", {"format": "pt", "architecture": name})
+    read = minires.load_model(tmp_path / "a.safetensors")
+    for key, value in read.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), model.state_dict()[key].numpy())
