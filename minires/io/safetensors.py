@@ -36,6 +36,7 @@ from minires.errors import ArgumentError, CheckpointError, DTypeError
 from minires.io.files import write_atomically
 from minires.io.json_text import no_constants, no_duplicates, without_strings
 from minires.io.messages import shorten
+from minires.io.narrow_floats import FLOAT8, widen_bfloat16
 from minires.tensor import Tensor
 
 __all__ = ["SafetensorsFile", "TensorInfo", "is_safetensors", "load_file", "save_file"]
@@ -61,7 +62,15 @@ _NUMPY = {
 }
 _NAME = {numpy_name: name for name, numpy_name in _NUMPY.items()}
 _RANK = {name: position for position, name in enumerate(_NUMPY)}
-_DECODED = {"BF16": "uint16", "F8_E4M3": "uint8", "F8_E5M2": "uint8"}  # what NumPy lacks: its bits; becomes float32
+# What NumPy lacks: float8 by torch's names. Bits are read, and become float32.
+_FLOAT8 = {
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}
+_DECODED = {"BF16": "uint16", **dict.fromkeys(_FLOAT8, "uint8")}
 _DTYPES = {name: np.dtype(kind).newbyteorder("<") for name, kind in {**_NUMPY, **_DECODED}.items()}
 
 # Of a header without its strings and spaces: what no true header has. Lists or objects inside lists; a third level of
@@ -159,7 +168,7 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
                     raise self._bad(f"cut short while tensor {name!r} was read")
                 done += got
         if info.dtype in _DECODED:
-            return _decode(array, info.dtype)
+            return widen_bfloat16(array) if info.dtype == "BF16" else FLOAT8[_FLOAT8[info.dtype]]()[array]
         if info.dtype == "BOOL" and array.nbytes and array.view(np.uint8).max() > 1:
             raise self._bad(f"tensor {name!r} of dtype BOOL holds a byte that is neither 0 nor 1")
         return array if stored.isnative else array.astype(stored.newbyteorder("="))
@@ -288,25 +297,6 @@ def _check_layout(info: Mapping[str, TensorInfo], length: int) -> None:
     if place != length:
         fault = "cut short" if place > length else "bytes that belong to no tensor"
         raise ValueError(f"{fault}: the header describes {place:,} bytes of tensors, the file has {length:,}")
-
-
-def _decode(bits: np.ndarray, dtype: str) -> np.ndarray:
-    """float32 from the bits of a format NumPy does not have; exact, since float32 holds all their values."""
-    if dtype == "BF16":  # the upper half of a float32
-        wide = bits.astype(np.uint32)
-        wide <<= 16
-        return wide.view(np.float32)
-    if dtype == "F8_E5M2":  # the upper half of a float16
-        half = bits.astype(np.uint16)
-        half <<= 8
-        return half.view(np.float16).astype(np.float32)
-    # F8_E4M3: sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinity; all ones are NaN.
-    code = np.arange(128)
-    exponent, mantissa = code >> 3, code & 7
-    fraction = np.where(exponent == 0, mantissa / 8, 1 + mantissa / 8)
-    positive = np.ldexp(fraction, np.maximum(exponent, 1) - 7).astype(np.float32)
-    positive[127] = np.nan
-    return np.concatenate([positive, -positive])[bits]
 
 
 def _check_array(name: Any, value: Any) -> np.ndarray:

@@ -9,13 +9,8 @@ lie elsewhere in the file. Element (i, j) of the tensor is element `offset + i s
 Transposed and channels-last tensors, tied weights and slices are nothing but that; so they come out as NumPy views of
 one array.
 
-NumPy lacks some of torch's dtypes. They become float32, which holds every one of their values exactly:
-
-    bfloat16        the upper half of a float32: shifted left by 16 bits
-    float8_e4m3fn   sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinity; exponent and mantissa all ones: NaN
-    float8_e5m2     the upper half of a float16
-    float8_*fnuz    bias one larger, no -0: its bits, 80, are the only NaN; no infinity
-    float8_e8m0fnu  8 bits of exponent alone: 2 ** (bits - 127), ff is NaN
+NumPy lacks some of torch's dtypes. bfloat16 is the upper half of a float32: its bits are shifted left by 16. float8 is
+looked up in `narrow_floats`. Both become float32, which holds every one of their values.
 """
 
 from __future__ import annotations
@@ -26,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minires.io.narrow_floats import FLOAT8, widen_bfloat16
 from minires.io.pickle_reader import Construct, Placeholder
 
 __all__ = ["STORAGE_DTYPES", "TensorBuilder"]
@@ -51,41 +47,13 @@ _MODULES = ("torch", "torch.cuda", "torch.storage")
 SPARE = 4 << 20  # bytes that copies may take beyond what follows from the file's size; see `_copied` and `_decode`
 
 
-def _float8(exponent_bits: int, bias: int, kind: str) -> np.ndarray:
-    """The 256 values of a float8 format, as float32. `kind`: "ieee", "fn" (no infinity) or "fnuz" (and no -0)."""
-    bits = np.arange(256)
-    mantissa_bits = 7 - exponent_bits
-    exponent, mantissa = bits >> mantissa_bits & (1 << exponent_bits) - 1, bits & (1 << mantissa_bits) - 1
-    fraction = mantissa / (1 << mantissa_bits)
-    normal = exponent > 0
-    size = np.ldexp(np.where(normal, 1 + fraction, fraction), np.where(normal, exponent, 1) - bias)
-    values = np.where(bits >= 128, -size, size)
-    if kind == "ieee":
-        top = exponent == (1 << exponent_bits) - 1
-        values[top] = np.copysign(np.where(mantissa[top] > 0, np.nan, np.inf), values[top])
-    elif kind == "fn":
-        values[127], values[255] = np.nan, -np.nan
-    else:
-        values[128] = np.nan
-    return values.astype(np.float32)
-
-
-_FLOAT8: dict[str, Callable[[], np.ndarray]] = {
-    "float8_e4m3fn": lambda: _float8(4, 7, "fn"),
-    "float8_e4m3fnuz": lambda: _float8(4, 8, "fnuz"),
-    "float8_e5m2": lambda: _float8(5, 15, "ieee"),
-    "float8_e5m2fnuz": lambda: _float8(5, 16, "fnuz"),
-    "float8_e8m0fnu": lambda: np.append(np.ldexp(np.float32(1), np.arange(-127, 128)), np.nan).astype(np.float32),
-}
-
-
 def itemsize(dtype: str) -> int:
     """Bytes an element of torch's dtype of that name takes in a file."""
     if dtype in _PLAIN:
         return _PLAIN[dtype].itemsize
     if dtype == "bfloat16":
         return 2
-    if dtype in _FLOAT8:
+    if dtype in FLOAT8:
         return 1
     raise ValueError(f"tensors of dtype {dtype} are not read")
 
@@ -193,11 +161,9 @@ class TensorBuilder:
             return raw.view(native.newbyteorder(self.order)).astype(native)
         if dtype == "bfloat16":
             self._decoded(2 * raw.size)
-            bits = raw.view(f"{self.order}u2").astype(np.uint32)
-            bits <<= 16
-            return bits.view(np.float32)
+            return widen_bfloat16(raw.view(f"{self.order}u2"))
         self._decoded(4 * raw.size)
-        return _FLOAT8[dtype]()[raw]
+        return FLOAT8[dtype]()[raw]
 
     def _decoded(self, nbytes: int) -> None:
         self.decoded_left -= nbytes

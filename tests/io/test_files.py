@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from minires.io import files
 from minires.io.files import write_atomically
+from minires.io.safetensors import load_file
 
 
 def test_write_atomically_replaces_the_content(tmp_path: Path) -> None:
@@ -100,3 +104,60 @@ def test_write_atomically_text_is_utf8_with_newlines_as_given(tmp_path: Path) ->
 def test_write_atomically_refuses_other_modes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"write_atomically: mode must be 'wb' or 'w', got 'ab'"):
         write_atomically(tmp_path / "a", "ab").__enter__()
+
+
+WRITER = """
+import resource, signal, sys
+import numpy as np
+from minires.io.safetensors import save_file
+path, limit = sys.argv[1], int(sys.argv[2])
+if limit:  # as a full disk: the write fails when so many bytes are there
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+print("ready", flush=True)
+while True:
+    save_file({"a": np.ones(500_000), "b": np.zeros(500_000)}, path)
+    print("written", flush=True)
+    if limit:
+        break
+"""
+
+
+def writer(path: Path, limit: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), str(limit)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(files.__file__).resolve().parents[2])},
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of a process are POSIX's")
+def test_save_file_keeps_the_older_file_where_no_more_bytes_fit(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"older")
+    out, errors = writer(path, 3_000_000).communicate()
+    assert "written" not in out
+    assert "OSError" in errors
+    assert path.read_bytes() == b"older"
+    assert os.listdir(tmp_path) == ["a.safetensors"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
+def test_save_file_leaves_a_whole_file_whenever_it_is_killed(tmp_path: Path) -> None:
+    """Killed without a chance to clean up, at several moments of its writing: the file is the older one or a new one."""
+    path = tmp_path / "a.safetensors"
+    for number in range(6):
+        path.write_bytes(b"older")
+        process = writer(path, 0)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        if number % 2:
+            process.stdout.readline()  # one is written; it is killed while it writes the next
+        time.sleep(0.002 * number)
+        process.kill()
+        process.communicate()
+        if path.read_bytes() != b"older":
+            back = load_file(path)
+            assert back["a"].sum() == 500_000
+            assert back["b"].shape == (500_000,)

@@ -36,6 +36,7 @@ DTYPES = [
     "float64",
     "complex64",
 ]
+FLOAT8 = ["e5m2", "e8m0fnu", "e4m3fnuz", "e5m2fnuz"]
 SECONDS, MEGABYTES = 1.0, 50  # what a hostile file may cost
 
 
@@ -114,7 +115,7 @@ def test_load_file_decodes_what_numpy_lacks_as_torch_does(tmp_path: Path) -> Non
     tensors = {
         "bf16": torch.arange(65536, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16),
         "e4m3": torch.arange(256, dtype=torch.int32).to(torch.uint8).view(torch.float8_e4m3fn).reshape(16, 16),
-        "e5m2": torch.arange(256, dtype=torch.int32).to(torch.uint8).view(torch.float8_e5m2),
+        **{name: torch.arange(256).to(torch.uint8).view(getattr(torch, f"float8_{name}")) for name in FLOAT8},
         "scalar": torch.tensor(1.5, dtype=torch.bfloat16),
     }
     save(tensors, tmp_path / "a.safetensors")

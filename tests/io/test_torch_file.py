@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minires.errors import CheckpointError
-from minires.io import torch_tensors
+from minires.io.narrow_floats import FLOAT8
 from minires.io.torch_file import read_torch_file
 from tests.io.test_pickle_reader import Call
 from tests.io.torch_files import (
@@ -282,7 +282,7 @@ def test_float8_tables_are_strictly_ordered() -> None:
         ("float8_e5m2fnuz", 57344.0),
         ("float8_e8m0fnu", 2.0**127),
     ):
-        table = torch_tensors._FLOAT8[name]()
+        table = FLOAT8[name]()
         positive = table[:255] if name == "float8_e8m0fnu" else table[:128]
         positive = positive[np.isfinite(positive)]
         assert np.all(np.diff(positive) > 0)
