@@ -124,7 +124,7 @@ def _import_weights(args: argparse.Namespace, path: Path) -> int:
     guessed = any("Guessed from" in note for note in said)
     verified = None
     if args.output is not None:
-        architecture = None if guessed or module is None else args.model or _name(module, report)
+        architecture = None if module is None else args.model or _name(module, report)
         verified = _write(report, module, Path(args.output), architecture)
         whose = "torchvision's names" if known else "the names as they were"
         facts.append(("written", f"{args.output} ({size_text(Path(args.output).stat().st_size)}), {whose}"))

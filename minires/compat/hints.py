@@ -27,7 +27,8 @@ HINTS: dict[str, str] = {
     "torch.fx": "go through model.named_modules(), or watch the layers with register_forward_hook",
     "torch._dynamo": _EAGER,
     "torch.export": _EAGER,
-    "torch.onnx": "save the weights with torch.save(model.state_dict(), file); minires writes no ONNX file yet",
+    "torch.onnx": "minires.export_onnx(model, file, (1, 3, 224, 224)) writes ONNX files; or torch.save(model.state_dict(), file), "
+    "then `minires export FILE --format onnx`",
     "torch.profiler": "set MINIRES_DEBUG=2: every operation prints its time",
     "torch.autograd.profiler": "set MINIRES_DEBUG=2: every operation prints its time",
     "torch.utils.benchmark": "measure with time.perf_counter()",

@@ -283,7 +283,7 @@ def test_import_overwrites_nothing_unasked(here: Path, capsys: Any) -> None:
         (["net.ckpt", "--output", "."], 2, "import: --output . is a folder; name a file in it"),
         (["net.ckpt", "--output", "x.pth"], 2, "--output must end in .safetensors, got x.pth; other formats: minires export"),
         (["net.ckpt", "--input", "3,8,8"], 2, "import: --input goes with ONNX files; net.ckpt holds weights"),
-        (["net.ckpt", "--model", "resnet9"], 2, "unknown model 'resnet9'"),
+        (["net.ckpt", "--model", "resnet19"], 2, "unknown model 'resnet19'"),
         (["net.ckpt", "--model", "resnet20"], 3, "the weights are of another network: layers is (1, 1, 1), expected (3, 3, 3)"),
         (["net.onnx", "--model", "resnet8"], 2, "import: --model goes with weights; net.onnx is a whole network already"),
         (["net.onnx", "--input", "3,9"], 2, "import: --input must be C,H,W"),

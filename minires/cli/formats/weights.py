@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minires.cli.formats.job import Job, Written, comes_back, eager, parts_table, state_arrays, strides_on_1x1, wiped
+from minires.cli.formats.job import Job, Written, eager, parts_table, state_arrays, strides_on_1x1, wiped
 
 if TYPE_CHECKING:
     from minires.nn import Module
@@ -40,8 +40,6 @@ def write_safetensors(job: Job) -> Written:
         )
         metadata = "format = pt, architecture, settings and classes of the run"
     else:
-        if architecture is not None and not comes_back(state, architecture):
-            architecture = None
         named = {} if architecture is None else {"architecture": architecture}
         save_file(state, job.target, {"format": "pt", **named})
         metadata = ", ".join(f"{key} = {value}" for key, value in {"format": "pt", **named}.items())
