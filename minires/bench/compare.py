@@ -37,7 +37,9 @@ class Result:
         setup: seconds to import, load, build and compile, and for the first run. Never part of the timing.
         timing: seconds a repetition.
         ratio: its time over minires' time, the median round by round; above 1, minires is faster.
-        memory: bytes that a training step adds to the process at its peak; `memory_by`: how that was measured.
+        memory: bytes that a training step adds to the process at its peak, or that a whole process holds at its peak where
+            starts are measured; `memory_by`: how that was measured.
+        imported: seconds that its imports took, the median of the rounds; installed: bytes on the disk. Of starts alone.
         stolen: CPU time that it used while others were measured, relative to their time.
     """
 
@@ -52,6 +54,8 @@ class Result:
     memory: int = 0
     memory_by: str = ""
     stolen: float = 0.0
+    imported: float = math.nan
+    installed: int = 0
     versions: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Contender:
         kinds: what it can do: "infer", "train", "ops", "start".
         packages: (name on the index, module) of what must be installed.
         exports: it reads an ONNX file, which torch writes.
+        installs: what a user installs to run it, by the names on the index; `packages` also has what writes its files.
         environment: variables of its process, beside the numbers of threads.
     """
 
@@ -33,6 +34,7 @@ class Contender:
     kinds: tuple[str, ...] = ("infer",)
     packages: tuple[tuple[str, str], ...] = ()
     exports: bool = False
+    installs: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
 
     def missing(self) -> list[str]:
@@ -44,15 +46,27 @@ _TORCH = (("torch", "torch"),)
 _EXPORT = (("torch", "torch"), ("onnx", "onnx"), ("onnxscript", "onnxscript"))
 _PEERS = "minires.bench.peers"
 CONTENDERS = [
-    Contender(OURS, f"{_PEERS}.ours", "", ("infer", "train", "ops", "start")),
+    Contender(
+        OURS,
+        f"{_PEERS}.ours",
+        kinds=("infer", "train", "ops", "start"),
+        installs=("minires", "numba", "threadpoolctl"),
+    ),
     Contender(
         "minires-reference",
         f"{_PEERS}.ours",
         "reference",
         ("infer", "train", "ops", "start"),
+        installs=("minires",),
         environment={"MINIRES_KERNELS": "reference"},
     ),
-    Contender("torch", f"{_PEERS}.torch_peer", "", ("infer", "train", "ops", "start"), _TORCH),
+    Contender(
+        "torch",
+        f"{_PEERS}.torch_peer",
+        kinds=("infer", "train", "ops", "start"),
+        packages=_TORCH,
+        installs=("torch", "numpy"),
+    ),
     Contender("torch-channels-last", f"{_PEERS}.torch_peer", "channels-last", ("infer", "train", "ops"), _TORCH),
     Contender("torch-compile", f"{_PEERS}.torch_peer", "compile", ("infer", "train"), _TORCH),
     Contender(
@@ -64,12 +78,15 @@ CONTENDERS = [
         kinds=("infer", "start"),
         packages=(("onnxruntime", "onnxruntime"), *_EXPORT),
         exports=True,
+        installs=("onnxruntime",),
     ),
     Contender(
         "openvino",
         f"{_PEERS}.openvino_peer",
+        kinds=("infer", "start"),
         packages=(("openvino", "openvino"), *_EXPORT),
         exports=True,
+        installs=("openvino",),
     ),
 ]
 

@@ -18,13 +18,16 @@ __all__ = ["columns", "format_bytes", "format_error", "format_ratio", "format_se
 def columns(kind: str) -> list[str]:
     """Headings of a table of results."""
     rate = [] if kind == "start" else ["images/s"]
-    memory = ["memory"] if kind == "train" else []
+    memory = {"train": ["memory"], "start": ["import", "memory", "installed"]}.get(kind, [])
     return ["contender", "median", "quartiles", *rate, "times minires", "error", *memory, "setup", ""]
 
 
 def result_row(result: Result, batch: int, kind: str) -> list[str]:
     """One contender's cells, under `columns`."""
-    memory = [format_bytes(result.memory) if result.memory else ""] if kind == "train" else []
+    memory = [format_bytes(result.memory) if result.memory else ""] if kind in ("train", "start") else []
+    if kind == "start":
+        memory.insert(0, format_seconds(result.imported) if math.isfinite(result.imported) else "")
+        memory.append(format_bytes(result.installed) if result.installed else "")
     setup = f"{result.setup:.1f} s" if math.isfinite(result.setup) else ""
     if result.timing is None:
         return [

@@ -55,10 +55,19 @@ def test_cli_infer_prints_and_writes_everything(tmp_path: Path, capsys: pytest.C
     assert all(len(r["timing"]["rounds"]) == 2 and r["error"] < 1e-6 for r in row["results"])
 
 
-def test_cli_start_runs_whole_processes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "start", *TINY, "--rounds", "1"]) == 0
+def test_cli_start_runs_whole_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    assert main(["bench", "start", *TINY, "--rounds", "1", "--json", str(file)]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("minires-reference"))
     assert "e-0" in line
+    assert line.count(" MB") == 2
+    (row,) = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    ours, reference = row["results"]
+    for result in (ours, reference):
+        assert 0 < result["imported"] < result["timing"]["median"]
+        if sys.platform == "linux":  # NumPy alone takes more than 20 MB; a process that holds a gigabyte is another
+            assert 20e6 < result["memory"] < 1e9
+    assert 20e6 < reference["installed"] < ours["installed"]  # numba and what compiles it
 
 
 def test_cli_folder_that_is_missing_is_an_error_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,16 +2,19 @@
 
 import json
 import sys
+import time
 from pathlib import Path
-
-import numpy as np
-
-import minires
-from minires.io.safetensors import load_file
 
 
 def main() -> None:
     """See cold/__init__.py."""
+    began = time.perf_counter()
+    import numpy as np
+
+    import minires
+    from minires.io.safetensors import load_file
+
+    imported = time.perf_counter() - began
     folder = Path(sys.argv[1])
     network = json.loads((folder / "network.json").read_text(encoding="utf-8"))
     with minires.nn.init.skipped():  # weights come from the file: none are drawn
@@ -32,7 +35,8 @@ def main() -> None:
     else:
         with minires.inference_mode():
             output = model(minires.from_numpy(images)).numpy()
-    print(json.dumps(output.tolist()), flush=True)
+    print(json.dumps({"output": output.tolist(), "import": imported}), flush=True)
+    sys.stdin.read()
 
 
 if __name__ == "__main__":
