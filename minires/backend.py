@@ -155,6 +155,11 @@ def current_kernels() -> Any:
     return _current
 
 
+def release_memory() -> None:
+    """Memory that the kernel set in use keeps for later goes back to the system: a set may have a function `release`."""
+    getattr(current_kernels(), "release", _nothing)()
+
+
 class use_kernels:
     """`with use_kernels("reference"): ...` runs the ops inside on that kernel set.
 

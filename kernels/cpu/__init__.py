@@ -17,6 +17,7 @@ from minires.kernels.cpu.blas import hold as enter
 from minires.kernels.cpu.conv import conv2d_backward_weight, conv2d_backward_x, conv2d_forward
 from minires.kernels.cpu.dispatch import adaptive_avg_pool2d_backward, blocked_if_any, max_pool2d_backward
 from minires.kernels.cpu.layout import Blocked
+from minires.kernels.cpu.memory import pool as _memory
 from minires.kernels.cpu.optimizer import adam_step, sgd_step
 from minires.kernels.cpu.plan import lower
 from minires.kernels.cpu.pool import Taps
@@ -25,6 +26,8 @@ from minires.kernels.cpu.tasks import on_compile, report, set_debug, set_workers
 from minires.kernels.private import takes_plain
 
 PRIVATE = (Blocked, Taps)
+
+release = _memory.clear
 
 # Ours where an image (by its position in the arguments) is blocked.
 adaptive_avg_pool2d_forward = blocked_if_any(pool.adaptive_avg_pool2d_forward, reference.adaptive_avg_pool2d_forward, 0)
@@ -110,6 +113,7 @@ __all__ = [
     "max_pool2d_gather",
     "on_compile",
     "rehearse",
+    "release",
     "relu_backward",
     "relu_forward",
     "report",

@@ -24,7 +24,9 @@ def add_parser(verbs: Any) -> None:
         "--data", metavar="NAME", help="another data set with the same classes (default: the one of training)"
     )
     parser.add_argument("--data-dir", metavar="DIR", help="where its files lie")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=256, help="images at once")
+    parser.add_argument(
+        "--batch-size", metavar="N", type=int, default=None, help="images at once (default: 256, fewer of large ones)"
+    )
     parser.add_argument(
         "--flip-tta",
         action=argparse.BooleanOptionalAction,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minires.autograd import no_grad
+from minires.backend import release_memory
 from minires.data import ArrayDataset, BatchLoader
 from minires.nn import Module
 from minires.nn import functional as F
@@ -18,7 +19,10 @@ from minires.train.metrics import RunningMean, confusion_matrix, per_class_accur
 __all__ = ["Evaluation", "evaluate"]
 
 FLIP_TTA = "mean over each image and its mirror"
-BATCH = 256  # images at once: enough to keep the matrix products busy, small enough for 224-pixel images in memory
+BATCH = 256  # images at once: enough to keep the matrix products busy
+PIXELS = (
+    64 * 64
+)  # of larger images fewer: 20 of 224 x 224, of whose first layers 256 would take more than a training step
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,17 @@ class Evaluation:
         }
 
 
+def images_at_once(image_shape: Sequence[int]) -> int:
+    """How many images (C, H, W) are looked at together: a function of their size alone, so figures agree to the last bit."""
+    _, height, width = image_shape
+    return max(1, min(BATCH, BATCH * PIXELS // (height * width)))
+
+
 def evaluate(
     model: Module,
     dataset: ArrayDataset,
     *,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     workers: int = 1,
     flip_tta: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
@@ -90,7 +100,7 @@ def evaluate(
     Args:
         model: (N, C, H, W) float32 -> (N, K) logits.
         dataset: images with labels; its mean and std must be those of the training set.
-        batch_size: images at once; the result does not depend on it (but for rounding).
+        batch_size: images at once; the result does not depend on it (but for rounding). None: see `images_at_once`.
         workers: threads that prepare batches.
         flip_tta: judge by the mean of the logits of each image and its mirror; the Evaluation says so.
         on_batch: is told, after each batch, how many images of how many are done.
@@ -100,6 +110,10 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
+    if batch_size is None:
+        batch_size = images_at_once(dataset.image_shape)
+    # Buffers of a training step, which wait in the kernel set's pool, make room for those of other sizes; and these, behind.
+    release_memory()
     loss = RunningMean()
     matrix = np.zeros((dataset.num_classes, dataset.num_classes), np.int64)
     try:
@@ -114,4 +128,5 @@ def evaluate(
                     on_batch(loss.count, len(dataset))
     finally:
         model.train(was_training)
+        release_memory()
     return Evaluation(loss.value, matrix, dataset.classes, flip_tta)
