@@ -73,7 +73,9 @@ def test_model_has_its_papers_parameters(name):
 def test_docstring_names_count_source_and_stem(name):
     doc = getattr(models, name).__doc__
     assert f"{COUNTS[name][0]:,}" in doc
-    assert any(source in doc for source in ("He et al.", "Xie et al.", "Zagoruyko", "Hu et al.", "He's form", "Page 2018"))
+    assert any(
+        source in doc for source in ("He et al.", "Xie et al.", "Zagoruyko", "Hu et al.", "He's form", "Page 2018")
+    )
     assert "stem" in doc.lower()
     assert "stride on" in doc.lower()
 
