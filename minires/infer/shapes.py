@@ -67,7 +67,7 @@ class ShapeKernels:
 
     def make_up(self, count: int) -> np.ndarray:
         """`count` numbers in [0, 1): a counter, its bits mixed by multiplication. Loading numpy.random would take longer."""
-        bits = self._drawn + np.arange(1, count + 1, dtype=np.uint32)
+        bits: Any = self._drawn + np.arange(1, count + 1, dtype=np.uint32)
         self._drawn = bits[-1] if count else self._drawn
         bits = (bits ^ (bits >> 16)) * np.uint32(0x7FEB352D)
         bits = (bits ^ (bits >> 15)) * np.uint32(0x846CA68B)
