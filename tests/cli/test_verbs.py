@@ -106,8 +106,8 @@ def digit_png(path: Path, index: int, *, invert: bool = False, size: int = 8) ->
 
 def test_predict_gives_the_probabilities_of_the_model_itself(minires: Run, trained: Path, tmp_path: Path) -> None:
     """The command's answer for a PNG equals the model run by hand on the data set's own normalised pixels."""
-    from minires.train.checkpoint import load_checkpoint, load_model
     from minires.infer.predict import softmax
+    from minires.train.checkpoint import load_checkpoint, load_model
 
     digit_png(tmp_path / "a.png", 3)
     done = minires("predict", str(tmp_path / "a.png"), "--checkpoint", RUN, "--json", "--top", "10", cwd=trained)
