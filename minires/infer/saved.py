@@ -21,6 +21,7 @@ import numpy as np
 
 from minires.errors import ArgumentError, CheckpointError
 from minires.infer.check import check_graph
+from minires.io.messages import shorten
 from minires.io.safetensors import SafetensorsFile, save_file
 from minires.kernels.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeometry
 from minires.kernels.graph import Graph, Step
@@ -95,7 +96,7 @@ def read_plan(path: str | os.PathLike[str]) -> Graph:
 
 
 def _bad(path: str | os.PathLike[str], what: str) -> CheckpointError:
-    return CheckpointError(f"load_plan: {os.fspath(path)}: {what}")
+    return CheckpointError(f"load_plan: {os.fspath(path)}: {shorten(what)}")
 
 
 def _is_name(name: Any) -> bool:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from minires.errors import CheckpointError
+from minires.io.messages import shorten
 from minires.io.pickle_values import Placeholder
 from minires.tensor import Tensor
 
@@ -118,7 +119,9 @@ def to_minires(state: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndar
     for name, array in state.items():
         ours = rename(name)
         if ours in result:
-            raise CheckpointError(f"{where}: two of its tensors are {ours} here, one of them {name}")
+            raise CheckpointError(
+                f"{where}: two of its tensors are {shorten(ours, 80)} here, one of them {shorten(name, 80)}"
+            )
         result[ours] = array
     return result
 

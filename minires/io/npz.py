@@ -97,15 +97,16 @@ def _read(archive: zipfile.ZipFile, size: int, where: str) -> dict[str, np.ndarr
     arrays: dict[str, np.ndarray] = {}
     for member in members:
         key = member.filename.removesuffix(".npy")
+        shown = shorten(repr(key), 80)
         if key in arrays:
-            raise CheckpointError(f"{where}: two members have the name {key!r}")
+            raise CheckpointError(f"{where}: two members have the name {shown}")
         # No more than the file can hold: bounds the memory that its claims can ask for.
         ratio = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MAX_DEFLATE}.get(member.compress_type)
         if ratio is None:
-            raise CheckpointError(f"{where}: {key!r} is packed by another method than deflate")
+            raise CheckpointError(f"{where}: {shown} is packed by another method than deflate")
         if member.file_size > member.compress_size * ratio:
-            raise CheckpointError(f"{where}: damaged: {key!r} claims more bytes than its place in the file can hold")
-        arrays[key] = _read_array(archive, member, f"{where}: {key!r}")
+            raise CheckpointError(f"{where}: damaged: {shown} claims more bytes than its place in the file can hold")
+        arrays[key] = _read_array(archive, member, f"{where}: {shown}")
     return arrays
 
 

@@ -114,6 +114,19 @@ def test_to_minires_leaves_what_it_does_not_know() -> None:
     ]
 
 
+@pytest.mark.parametrize("number", ["9" * 5_000, "\u0661"])
+def test_to_minires_leaves_numbers_that_no_network_has(number: str) -> None:
+    """Python refuses to make an int of more than 4,300 digits, and takes digits of every script."""
+    names = [
+        f"resnet.encoder.stages.{number}.layers.0.layer.0.convolution.weight",
+        f"resnet.encoder.stages.0.layers.0.layer.{number}.convolution.weight",
+        f"layer{number}.0.shortcut.0.weight",
+    ]
+    for name in names:
+        for known in ("resnet.embedder.embedder.convolution.weight", "linear.weight"):
+            assert name in to_minires({known: W, name: W}, "here")
+
+
 def test_to_minires_refuses_two_names_for_one_tensor() -> None:
     with pytest.raises(
         CheckpointError, match=re.escape("here: two of its tensors are fc.weight here, one of them linear")

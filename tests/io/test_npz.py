@@ -19,6 +19,7 @@ import minires
 from minires.errors import CheckpointError
 from minires.io.npz import load_npz
 from minires.tensor import Tensor
+from tests.io.mutations import resized, zipped
 from tests.strategies import in_memory_form, memory_forms, shapes
 
 DTYPES = ["bool", "uint8", "int16", "uint32", "int64", "float16", "float32", "float64", "complex64"]
@@ -155,6 +156,20 @@ def test_load_npz_refuses_a_size_that_its_bytes_cannot_give() -> None:
         content[place : place + 4] = (4_000_000_000).to_bytes(4, "little")
     with pytest.raises(CheckpointError, match="'w' claims more bytes than its place in the file can hold"):
         load_bytes(bytes(content))
+
+
+def test_load_npz_refuses_members_that_are_larger_than_the_file() -> None:
+    """A stored member's sizes agree with each other and with its header; the file is a hundred times smaller."""
+    content = zipped({"w.npy": npy((100_000,))})
+    size = len(npy((100_000,), data=b"")) + 800_000
+    with pytest.raises(CheckpointError, match="its members claim more bytes than the file has"):
+        load_bytes(resized(content, "w.npy", size, size))
+
+
+def test_load_npz_quotes_long_names_in_few_words() -> None:
+    with pytest.raises(CheckpointError, match=r"'a{79}\.\.\. \(30,002 characters\) holds dtype") as caught:
+        load_bytes(rebuilt(lambda members: members.update({"a" * 30_000 + ".npy": npy((100,), "<U2")})))
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("compressed", [False, True])
