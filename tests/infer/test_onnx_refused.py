@@ -147,6 +147,7 @@ REFUSED: list[tuple[list[Writer], dict[str, Any], str]] = [
     ([node("Div", "a b", "c"), node("Reshape", "x c")], {"a": ints(1), "b": ints(0)}, "division of integers by zero"),
     ([node("Clip", "x c")], {"c": np.array(np.nan, np.float32)}, "input 1 must be one number|a limit is not a number"),
     ([node("Clip", "x c")], {"c": np.arange(2, dtype=np.float32)}, r"input 1 must be one number, got shape \(2,\)"),
+    ([node("Clip", "x c")], {"c": ones(0)}, r"input 1 must be one number, got shape \(0,\)"),
     ([RELU, node("Max", "x r")], {}, "of several values it has no step"),
     ([node("Flatten", "x", axis=2)], {}, r"cannot give \(2, 2, 5, 5\) the shape \(4, 25\).*keep the batch in front"),
     ([node("Flatten", "x", axis=7)], {}, "axis 7 does not exist in 4 dimensions"),
@@ -347,6 +348,10 @@ BOMBS: dict[str, tuple[list[Writer], dict[str, Any]]] = {
     "expanded bias": (
         [node("Flatten", "x", "f"), node("Expand", "c s", "w"), node("Gemm", "f w b")],
         {"c": ONE, "s": ints(50, 2**26), "b": ones(1)},
+    ),
+    "many casts": (
+        [node("Cast", "c", f"d{i}", to=11) for i in range(40)] + [node("Add", "x d0")],
+        {"c": ones(100_000)},
     ),
     "a constant larger than a shape": (
         [node("Expand", "c s", "h"), node("Add", "x h")],
