@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,6 +118,18 @@ def test_files_of_any_name(name, tmp_path):
     assert source.name == (name if name.endswith(".c") else f"{name}.c")
     assert header.read_text().count(f"int {identifier(source.stem)}_run(const float *input, float *output);") == 1
     cc(*STRICT, "-DMINIRES_MAIN", source, "-o", tmp_path / "out")
+
+
+@needs_cc
+def test_names_of_steps_stay_in_their_comments(tmp_path):
+    """A plan from a file may call its steps anything."""
+    plan = classifier()
+    plan.graph = replace(
+        plan.graph, steps=tuple(replace(step, name='*/ #error "\\" /* ??/') for step in plan.graph.steps)
+    )
+    source, _ = export_c(plan, tmp_path / "net.c")
+    assert "/* __ _error ___ __ ___: conv2d +relu -> 8x6x5 */" in source.read_text()
+    cc(*STRICT, "-c", source, "-o", tmp_path / "net.o")
 
 
 def test_identifier_is_one():

@@ -303,7 +303,9 @@ def test_run_without_weights_says_so(tmp_path):
     (tmp_path / "main.c").write_text(
         '#include "net.h"\nstatic float x[NET_INPUT_SIZE], y[NET_OUTPUT_SIZE];\n'
         "int main(void) { return net_run(x, y) == NET_NOT_LOADED && net_load(NET_WEIGHTS_FILE) == NET_OK\n"
-        '    && net_run(x, y) == NET_OK && net_load("main.c") == NET_WRONG_SIZE && net_run(x, y) == NET_NOT_LOADED ? 0 : 9; }\n'
+        '    && net_run(x, y) == NET_OK && net_load("main.c") == NET_WRONG_SIZE && net_run(x, y) == NET_NOT_LOADED\n'
+        "    && net_load(NET_WEIGHTS_FILE) == NET_OK && net_run(x, y) == NET_OK\n"
+        '    && net_load("missing") == NET_CANNOT_OPEN && net_run(x, y) == NET_NOT_LOADED ? 0 : 9; }\n'
     )
     cc(*STRICT, tmp_path / "net.c", tmp_path / "main.c", "-o", tmp_path / "main")
     assert run(tmp_path / "main", cwd=tmp_path).returncode == 0

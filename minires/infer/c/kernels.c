@@ -284,7 +284,8 @@ INLINE void adaptive_max_pool2d(const real *x, real *y, size_t c, size_t h, size
 }
 
 /*= softmax needs inline */
-/* e^(x - m) / sum of e^(x - m), m the largest, along the middle of (outer, size, inner). m keeps e^ from overflowing. */
+/* e^(x - m) / sum of e^(x - m), m the largest, along the middle of (outer, size, inner). m keeps e^ from overflowing;
+ * a NaN makes the sum NaN. */
 INLINE void softmax(const real *x, real *y, size_t outer, size_t size, size_t inner)
 {
     for (size_t i = 0; i < outer; i++)
@@ -292,7 +293,7 @@ INLINE void softmax(const real *x, real *y, size_t outer, size_t size, size_t in
             const real *from = x + i * size * inner + j;
             real *to = y + i * size * inner + j, largest = -INFINITY, sum = 0;
             for (size_t k = 0; k < size; k++)
-                if (from[k * inner] > largest || from[k * inner] != from[k * inner])
+                if (from[k * inner] > largest)
                     largest = from[k * inner];
             for (size_t k = 0; k < size; k++)
                 sum += to[k * inner] = EXP(from[k * inner] - largest);

@@ -6,6 +6,7 @@ kernels.c. Convolutions that differ in nothing but their constants share one fun
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -64,7 +65,9 @@ def write_steps(program: Program) -> Text:
 
 
 def _describe(step: Step) -> str:
-    return step.kind + " +relu" * step.attributes.get("relu", False)
+    """`layer1.0.conv1: conv2d +relu`, for a comment: of a name only what cannot end one."""
+    name = re.sub(r"[^0-9A-Za-z_. -]", "_", step.name)
+    return f"{name}: " * bool(name) + step.kind + " +relu" * step.attributes.get("relu", False)
 
 
 class _Writer:
