@@ -34,6 +34,7 @@ class MaxPool2d(Op):
         ctx.geometry = geometry
         ctx.save_for_backward(indices)
         ctx.mark_non_differentiable(indices)
+        ctx.set_materialize_grads(False)  # zeros for the indices, int64, would be twice as large as grad_y
         return y, indices
 
     @staticmethod
