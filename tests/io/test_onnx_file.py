@@ -213,7 +213,10 @@ GRAPH = graph([node("Relu", "x")])
         (graph([node("Relu", "x").message(5, Writer().string(1, "a").varint(3, 1).varint(20, 1))]), "or one of another type"),
         (graph([node("Relu", "x").message(5, TWICE).message(5, TWICE)]), "has two attributes 'axis'"),
         (graph([node("Relu", "x").message(5, Writer().string(1, "a").packed(8, range(5000)))]), "at most 4,096 are read"),
-        (graph([node("Relu", "x").message(5, Writer().string(1, "a").packed_floats(7, range(5000)))]), ": an attribute of more than 4,096 numbers"),
+        (
+            graph([node("Relu", "x").message(5, Writer().string(1, "a").packed_floats(7, range(5000)))]),
+            ": an attribute of more than 4,096 numbers",
+        ),
         (
             graph([node("Relu", "x").message(5, Writer().string(1, "a").packed(8, range(3000)).packed(8, range(3000)))]),
             r"\(Relu\) has an attribute of more than 4,096 numbers",
