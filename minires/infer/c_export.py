@@ -45,9 +45,9 @@ def export_c(
     Args:
         plan: what `compile` or `load_plan` gave; its batch size does not matter.
         path: the source file; `.c` is added where it is missing. Identifiers begin with its stem, cleaned.
-        weights: "inside" the source, as text of about 14 bytes a number: a compiler takes seconds and a few hundred bytes of
-            memory for each million bytes. "beside" it, in NAME.bin, which `NAME_load(path)` reads and checks by size and
-            checksum: better from some five million weights on.
+        weights: "inside" the source, as text of about 14 bytes a number; GCC 12 took 5 s and 270 MB for a million of them.
+            "beside" it, in NAME.bin, which `NAME_load(path)` reads and checks by size and checksum: better from a few
+            million on.
         class_names: one for each output of a plan whose output is (n, classes).
         mean, std: of each channel, or one for all; images become (sample / largest - mean) / std, where sample / largest is
             from 0 to 1. None: 0 and 1. `NAME_run` itself takes numbers that are normalised already.
