@@ -124,7 +124,7 @@ FORGERIES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "drive": (lambda c: zipped(members_of(c) | {"C:x": b""}), "is not a plain name"),
     "nul": (lambda c: zipped(members_of(c) | {"archive/y_z": b""}).replace(b"y_z", b"y\0z"), "is not a plain name"),
     "other header": (local_name, "the header before its data is not that of the directory"),
-    "far away": (far_away, "is not that of the directory"),
+    "far away": (far_away, "a member begins outside of the file"),
     "overlapping": (overlapping, "its members claim more bytes than the file has"),
     "storage missing": (lambda c: changed(c, data_0=None), "there is no member archive/data/0"),
     "storage short": (lambda c: changed(c, data_0=b"\0" * 8), "archive/data/0 has 8 bytes, the pickle says 40"),
