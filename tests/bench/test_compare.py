@@ -97,8 +97,8 @@ def test_judge_weights_have_batch_norm_that_matters(judged: Workload) -> None:
 
 
 def test_judge_failure_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(WorkerError, match="unknown model 'resnet9'"):
-        judge(Workload("resnet9", 1, 16), "infer", tmp_path, silent)
+    with pytest.raises(WorkerError, match="unknown model 'resnet19'"):
+        judge(Workload("resnet19", 1, 16), "infer", tmp_path, silent)
 
 
 @pytest.mark.parametrize("variant", ["no-decay", "no-momentum", "lost-gradient"])
