@@ -63,7 +63,9 @@ def load_npz(path: str | os.PathLike[str] | IO[bytes]) -> dict[str, np.ndarray]:
     except IsADirectoryError:
         raise CheckpointError(f"{where}: it is a folder, not a file") from None
     except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{where}: cut short, damaged or no zip ({error}); use another copy") from None
+        raise CheckpointError(
+            f"{where}: cut short, damaged or no zip ({shorten(str(error), 200)}); use another copy"
+        ) from None
     except MemoryError:
         raise CheckpointError(f"{where}: there is not enough memory for its arrays") from None
     # What zipfile, zlib and NumPy's header reader raise for bytes that nobody wrote so.
@@ -83,7 +85,7 @@ def load_npz(path: str | os.PathLike[str] | IO[bytes]) -> dict[str, np.ndarray]:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            f"{where}: {error}"
+            f"{where}: {shorten(str(error))}"
         ) from None  # zipfile's word for an encrypted member, or one of a later zip
 
 

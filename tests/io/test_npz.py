@@ -217,3 +217,12 @@ def test_minires_load_reads_npz_as_tensors(tmp_path: Path) -> None:
     assert isinstance(back["w"], Tensor)
     np.testing.assert_array_equal(back["w"].numpy(), [1, 1, 1])
     assert isinstance(back["u"], np.ndarray)
+
+
+def test_load_npz_quotes_a_header_that_is_not_the_directorys_in_few_words() -> None:
+    """zipfile's own message has all that stands where the name should be."""
+    content = bytearray(saved({"w": np.zeros(10_000)}))
+    content[26:28] = (30_000).to_bytes(2, "little")  # the length of the name before the data
+    with pytest.raises(CheckpointError, match="cut short, damaged or no zip") as caught:
+        load_bytes(bytes(content))
+    assert len(str(caught.value)) < 400
