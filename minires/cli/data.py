@@ -9,7 +9,7 @@ import argparse
 import shlex
 from typing import Any
 
-from minires.cli.output import FirstLineHelp, bold, print_json, print_next, print_table, progress_bar, require_package
+from minires.cli.output import FirstLineHelp, bold, print_json, print_next, print_table, require_package
 
 NAMES = ("data",)
 SHOWN = 20  # lines of each kind of finding
@@ -126,6 +126,7 @@ def _describe(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     """Look through a folder; exit code 3 if something is wrong with it."""
+    from minires.cli.counter import Counter
     from minires.data.check import check_folder
     from minires.errors import ArgumentError
 
@@ -133,7 +134,12 @@ def _check(args: argparse.Namespace) -> int:
         raise ArgumentError("data check: name a folder, for example `minires data check photos`")
     require_package("pillow", "PIL", "reading image files")
     folder = args.folder.removeprefix("folder:")
-    with progress_bar(f"looking through {folder}") as tell:
+    with Counter("data check", 0, "images") as counter:
+
+        def tell(done: int, total: int) -> None:
+            counter.total = total
+            counter.add(1)
+
         report = check_folder(folder, on_image=tell)
     code = 3 if report.faults else 0
     if args.json:

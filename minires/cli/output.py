@@ -7,12 +7,10 @@ import importlib.util
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, TextIO
 
-__all__ = ["FirstLineHelp", "bold", "print_json", "print_next", "print_table", "progress_bar", "require_package"]
+__all__ = ["FirstLineHelp", "bold", "print_json", "print_next", "print_table", "require_package"]
 
 
 class FirstLineHelp(argparse.RawDescriptionHelpFormatter):
@@ -107,35 +105,6 @@ def print_next(*commands: tuple[str, str], stream: TextIO | None = None) -> None
             print(f"  {command}\n      {what}", file=stream)
         else:
             print(f"  {command:<{width}}   {what}", file=stream)
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal's standard error while the block runs; silent elsewhere, and for work of less than a second.
-
-    Yields:
-        tell(done, total).
-    """
-    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(what, total=None)
-    began = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
-        if not bar.live.is_started and time.monotonic() - began > 1:
-            bar.start()
-
-    try:
-        yield tell
-    finally:
-        bar.stop()
 
 
 def bold(text: str) -> str:

@@ -67,8 +67,9 @@ def run_report(args: argparse.Namespace) -> int:
 def run_compare(args: argparse.Namespace) -> int:
     """Print the tables; write the page if asked."""
     from minires.errors import ArgumentError
+    from minires.train.progress import format_duration
     from minires.train.report.comparison import compare_runs, same_but_seed, spread, write_comparison
-    from minires.train.report.run_report import duration, percent, shown
+    from minires.train.report.run_report import percent, shown
 
     if len(args.run_folders) < 2:
         raise ArgumentError("compare: name two runs or more; `minires report RUN` shows one")
@@ -79,7 +80,7 @@ def run_compare(args: argparse.Namespace) -> int:
             {
                 "runs": [{"run": str(run.path), **run.figures} for run in runs],
                 "differing": comparison.differing,
-                "test_accuracy": dict(zip(("mean", "std"), spread(comparison) or (None, None), strict=True)),
+                "test_accuracy": found.as_dict() if (found := spread(comparison)) else None,
             }
         )
         return 0
@@ -94,15 +95,13 @@ def run_compare(args: argparse.Namespace) -> int:
                 chosen,
                 percent(f["best_test_accuracy"]),
                 f["epochs"],
-                duration(f["seconds"]),
+                format_duration(f["seconds"]),
             ]
         )
     print_table(["run", "test, last epoch", "best validation", "test, that epoch", "epochs", "time"], rows)
     found = spread(comparison) if same_but_seed(comparison) else None
     if found:
-        print(
-            f"\ntest accuracy over {len(runs)} seeds: {percent(found[0])} +- {percent(found[1])} (mean, standard deviation)"
-        )
+        print(f"\ntest accuracy over {len(runs)} seeds, mean +- standard deviation: {found}")
     print()
     if comparison.differing:
         print_table(

@@ -7,7 +7,6 @@ batch_size=32..256:32 (a step), optimizer=sgd,adamw (one of these), augment=flip
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -56,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Search; show what was found."""
     from minires.errors import ArgumentError
     from minires.train.config import parse_assignment, read_toml
+    from minires.train.run_folder import folder_name
     from minires.train.tune import Search, importances, open_study, parse_axis, run_search, write_summary
     from minires.train.tune.summary import best_trials, trial_values
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     settings: dict[str, Any] = {"data": args.data}
     settings |= read_toml(args.config) if args.config else {}
     settings |= dict(parse_assignment(text) for text in args.set)
-    folder = Path(args.study or "runs/tune-" + re.sub(r"[^A-Za-z0-9._-]+", "-", args.data))
+    folder = Path(args.study or f"runs/tune-{folder_name(args.data)}")
     search = Search(folder, axes, settings, args.sampler, args.pruner, args.seed)
     search.config({}, "trial-000")  # bad settings are refused before anything is written
     if args.sampler == "grid":

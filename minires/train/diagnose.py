@@ -17,28 +17,9 @@ import minires
 from minires.nn import Module
 from minires.tensor import Tensor
 
-__all__ = ["first_in_backward", "first_in_forward", "gradient_sum"]
+__all__ = ["first_in_backward", "first_in_forward"]
 
 Named = tuple[str, Module]
-
-
-def gradient_sum(model: Module) -> float:
-    """The sum of the sums of all gradients: finite if and only if every gradient is.
-
-    One reduction a parameter, cheap beside the step. A float32 sum of huge finite numbers can overflow, so a sum that
-    is not finite is looked at number by number before anything is said.
-    """
-    total = 0.0
-    for parameter in model.parameters():
-        if parameter.grad is None:
-            continue
-        gradient = parameter.grad.numpy()
-        with np.errstate(all="ignore"):
-            part = float(np.add.reduce(gradient, axis=None))
-        if not np.isfinite(part) and np.isfinite(gradient).all():
-            part = 0.0
-        total += part
-    return total
 
 
 def first_in_forward(model: Module, loss_of: Callable[[], Tensor], images: Tensor, drawn: dict[str, Any]) -> str:

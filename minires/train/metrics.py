@@ -7,11 +7,15 @@ over its row.
 
 from __future__ import annotations
 
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from minires.errors import LabelError, ShapeError
 
-__all__ = ["RunningMean", "accuracy", "confusion_matrix", "per_class_accuracy", "worst_confusions"]
+__all__ = ["RunningMean", "Spread", "accuracy", "confusion_matrix", "per_class_accuracy", "worst_confusions"]
 
 
 class RunningMean:
@@ -33,6 +37,29 @@ class RunningMean:
     def value(self) -> float:
         """The mean so far; NaN when nothing was added."""
         return self.total / self.count if self.count else float("nan")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of one figure over several runs. `std` is the sample's: divided by n - 1."""
+
+    each: list[float]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.each)
+
+    @property
+    def std(self) -> float:
+        return statistics.stdev(self.each) if len(self.each) > 1 else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"mean": self.mean, "std": self.std, "min": min(self.each), "max": max(self.each), "each": self.each}
+
+    def __str__(self) -> str:
+        low, high = 100 * min(self.each), 100 * max(self.each)
+        return f"{100 * self.mean:.2f} % +- {100 * self.std:.2f} ({low:.2f} to {high:.2f})"
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,33 +12,11 @@ from minires.errors import ConfigError
 from minires.io.files import write_atomically
 from minires.train.config import TrainConfig
 from minires.train.evaluate import FLIP_TTA
-from minires.train.run_folder import json_safe
+from minires.train.metrics import Spread
+from minires.train.run_folder import folder_name, json_safe
 from minires.train.session import TrainResult, run_training
 
-__all__ = ["SeedsResult", "Spread", "parse_seeds", "run_seeds"]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Of one figure over several runs. `std` is the sample's: divided by n - 1."""
-
-    each: list[float]
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.each)
-
-    @property
-    def std(self) -> float:
-        return statistics.stdev(self.each) if len(self.each) > 1 else 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return {"mean": self.mean, "std": self.std, "min": min(self.each), "max": max(self.each), "each": self.each}
-
-    def __str__(self) -> str:
-        low, high = 100 * min(self.each), 100 * max(self.each)
-        return f"{100 * self.mean:.2f} % +- {100 * self.std:.2f} ({low:.2f} to {high:.2f})"
+__all__ = ["SeedsResult", "parse_seeds", "run_seeds"]
 
 
 @dataclass
@@ -115,7 +91,7 @@ def run_seeds(config: TrainConfig, seeds: Sequence[int], stream: TextIO) -> Seed
         seeds: one run each.
         stream: where the progress is shown.
     """
-    name = config.name or re.sub(r"[^A-Za-z0-9._-]+", "-", f"{config.data}-{config.model}")
+    name = config.name or folder_name(f"{config.data}-{config.model}")
     result = SeedsResult(list(seeds), [], Path(config.run_dir) / f"{name}-seeds.json")
     for seed in seeds:
         result.runs.append(run_training(replace(config, seed=seed, name=f"{name}-seed{seed}"), stream))

@@ -54,6 +54,7 @@ __all__ = [
     "busy_advice",
     "environment",
     "find_checkpoint",
+    "folder_name",
     "runtime_facts",
 ]
 
@@ -65,6 +66,11 @@ _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 class StorageError(MiniresError, OSError):
     """The run's folder cannot be written to: the disk is full, or it is read-only."""
+
+
+def folder_name(text: str) -> str:
+    """`text` as the name of a folder: "folder:my photos" becomes "folder-my-photos"."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
 class RunFolder:
@@ -84,7 +90,7 @@ class RunFolder:
         """Make a new folder `run_dir/name`; where the name is taken, `name-2`, `name-3`, ... An older run is never
         touched.
         """
-        name = config.name or re.sub(r"[^A-Za-z0-9._-]+", "-", f"{config.data}-{config.model}")
+        name = config.name or folder_name(f"{config.data}-{config.model}")
         parent = Path(config.run_dir)
         number = 1
         try:

@@ -11,7 +11,8 @@ import pytest
 
 from minires.errors import ConfigError
 from minires.train.config import build_config
-from minires.train.repeat import Spread, parse_seeds, run_seeds
+from minires.train.metrics import Spread
+from minires.train.repeat import parse_seeds, run_seeds
 from minires.train.run_folder import read_metrics
 from minires.train.session import run_training
 

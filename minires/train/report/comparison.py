@@ -12,9 +12,11 @@ import numpy as np
 from minires.errors import CheckpointError
 from minires.io.files import write_atomically
 from minires.train.config import TrainConfig, build_config, read_toml
+from minires.train.metrics import Spread
+from minires.train.progress import format_duration
 from minires.train.report.charts import COLOURS, Line, chart
 from minires.train.report.page import Html, page, section, table, text
-from minires.train.report.run_report import best_row, duration, percent, series, shown
+from minires.train.report.run_report import best_row, percent, series, shown
 from minires.train.run_folder import read_metrics
 
 __all__ = ["Comparison", "Run", "compare_runs", "write_comparison"]
@@ -96,12 +98,10 @@ def same_but_seed(comparison: Comparison) -> bool:
     return len(comparison.runs) > 1 and set(comparison.differing) == {"seed"}
 
 
-def spread(comparison: Comparison) -> tuple[float, float] | None:
-    """Mean and sample standard deviation of the last epochs' test accuracy; None if a run has none or there is but one."""
+def spread(comparison: Comparison) -> Spread | None:
+    """Of the last epochs' test accuracy; None if a run has none or there is but one."""
     found = [run.figures["test_accuracy"] for run in comparison.runs]
-    if len(found) < 2 or any(value is None for value in found):
-        return None
-    return float(np.mean(found)), float(np.std(found, ddof=1))
+    return None if len(found) < 2 or any(value is None for value in found) else Spread(found)
 
 
 def write_comparison(comparison: Comparison, path: Path) -> Path:
@@ -132,12 +132,12 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
                 chosen,
                 percent(f["best_test_accuracy"]),
                 f["epochs"],
-                duration(f["seconds"]),
+                format_duration(f["seconds"]),
             ]
         )
     columns = ["run", "test, last epoch", "best validation", "test, that epoch", "epochs", "time"]
     found = spread(comparison) if same_but_seed(comparison) else None
-    note = f"Mean {percent(found[0])}, standard deviation {percent(found[1])} over {len(runs)} seeds." if found else ""
+    note = f"Over {len(runs)} seeds, mean and standard deviation: {found}" if found else ""
     parts: list[Any] = [
         Html(f"<header><h1>{len(runs)} runs</h1><p>side by side</p></header>"),
         section("What came out", table(columns, figures), note=note),

@@ -23,6 +23,7 @@ from minires.nn import Module
 from minires.train.config import TrainConfig, build_config
 from minires.train.evaluate import FLIP_TTA, Evaluation
 from minires.train.metrics import per_class_accuracy, worst_confusions
+from minires.train.progress import format_duration
 from minires.train.report.charts import COLOURS, Line, chart
 from minires.train.report.mistakes import Worst, as_png, worst_mistakes
 from minires.train.report.page import Html, bar, cards, code, details, page, png, section, table, text
@@ -99,14 +100,6 @@ def percent(share: float | None, digits: int = 2) -> str:
     return "-" if share is None or share != share else f"{100 * share:.{digits}f} %"
 
 
-def duration(seconds: float) -> str:
-    """As a person says it: "48 s", "12 min", "3 h 05 min"."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def best_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The epoch with the best validation accuracy, among equals the one with the least loss; None without validation."""
     measured = [row for row in rows if row.get("val_accuracy") is not None]
@@ -132,7 +125,7 @@ def _figures(rows: list[dict[str, Any]], config: TrainConfig, model: Module | No
     seconds = sum(row.get("seconds") or 0.0 for row in rows)
     speed = [row["images_per_second"] for row in rows if row.get("images_per_second")]
     about = f"{np.median(speed):,.0f} images/s in training" if speed else ""
-    figures.append(("time", duration(seconds), about))
+    figures.append(("time", format_duration(seconds), about))
     if model is not None:
         parameters = sum(parameter.array.size for parameter in model.parameters())
         figures.append(("parameters", f"{parameters:,}", config.model))
