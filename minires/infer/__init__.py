@@ -4,8 +4,7 @@ Read in this order: `trace` (what the model does), `rules` and `convert` (as ste
 (where values lie), `executor` (how NumPy runs them), `plan` (what a user holds). The steps themselves are described in
 `minires.kernels.graph`.
 
-Networks also come from ONNX files: `onnx_import`, with a rule for each operation in onnx_layers, onnx_elementwise,
-onnx_shapes and onnx_constants, over the reader in `minires.io.onnx_file`.
+Networks also come from ONNX files and go to them (`onnx`), and become C programs (`c_export`, `c`).
 """
 
 from minires.infer.plan import Plan, compile, load_plan

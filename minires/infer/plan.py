@@ -221,7 +221,7 @@ def load_plan(path: str | os.PathLike[str], *, kernels: str | None = None) -> Pl
         with open(path, "rb") as file:
             head = file.read(16)
         if is_onnx(head) and head[8:9] != b"{":  # where safetensors' header begins
-            from minires.infer.onnx_import import load_onnx
+            from minires.infer.onnx.load import load_onnx
 
             return load_onnx(path, kernels=kernels)
     return Plan(read_plan(path), backend.current_kernels() if kernels is None else backend.kernel_set(kernels))

@@ -12,7 +12,7 @@ import pytest
 import minires
 from minires import models, nn
 from minires.errors import ArgumentError
-from minires.infer.onnx_nodes import RULES
+from minires.infer.onnx.nodes import RULES
 from minires.io import onnx_write
 from minires.kernels.graph import KINDS, Graph, Step
 from minires.nn import functional as F

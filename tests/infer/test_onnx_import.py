@@ -9,7 +9,7 @@ import pytest
 
 import minires
 from minires.errors import CheckpointError
-from minires.infer.onnx_rules import RULES
+from minires.infer.onnx.rules import RULES
 from tests.infer.onnx_graphs import FLOAT, agree, kinds, load, model, node, numpy_helper, onnx, runtime
 from tests.tolerances import assert_close
 

@@ -12,7 +12,7 @@
 Adaptive pooling whose regions are of different sizes becomes Slice, ReduceMean (or ReduceMax) and Concat. Weights, nodes and
 the values between them are named by layers, "layer1.0.conv1", where the plan knows them, else by kind and number.
 
-The operations are those of opset 17; `onnx_rules` and its neighbours are the way back.
+The operations are those of opset 17; `rules` and its neighbours are the way back.
 """
 
 from __future__ import annotations

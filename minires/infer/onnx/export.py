@@ -4,7 +4,7 @@
     minires.export_onnx(plan, "resnet18.onnx")
 
 What is written is the plan: batch norm is folded into the convolutions, and each step becomes one ONNX node or a few (see
-`onnx_nodes`). `minires.load_onnx` reads the file back.
+`nodes`). `minires.load_onnx` reads the file back.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import minires
 from minires.errors import ArgumentError
-from minires.infer.onnx_nodes import BATCH, Nodes
+from minires.infer.onnx.nodes import BATCH, Nodes
 from minires.infer.plan import Plan, compile
 from minires.io.onnx_write import node, write_onnx
 from minires.nn import Module

@@ -11,7 +11,7 @@ from functools import reduce
 
 import numpy as np
 
-from minires.infer.onnx_rules import Node, Operand, core, rule, uniform
+from minires.infer.onnx.rules import Node, Operand, core, rule, uniform
 from minires.infer.trace import Ref
 
 

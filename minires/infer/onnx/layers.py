@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minires.infer.onnx_rules import Node, Operand, Shape, rule, uniform
+from minires.infer.onnx.rules import Node, Operand, Shape, rule, uniform
 from minires.infer.rules import batch_norm_constants
 from minires.infer.trace import Ref
 from minires.kernels.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeometry, span

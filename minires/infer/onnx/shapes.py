@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from minires.infer.onnx_rules import Node, Operand, Shape, rule, uniform
+from minires.infer.onnx.rules import Node, Operand, Shape, rule, uniform
 from minires.infer.trace import Ref
 from minires.io.onnx_tensor import MAX_RANK
 

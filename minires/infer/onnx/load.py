@@ -1,6 +1,6 @@
 """`plan = minires.load_onnx("resnet18.onnx")`: a network from an ONNX file, ready to run; the `onnx` package is not needed.
 
-    read_onnx -> a rule for each node (onnx_rules) -> simplify -> check -> Plan
+    read_onnx -> a rule for each node (rules) -> simplify -> check -> Plan
 
 Nodes whose inputs are constants are computed while the file is read: weights that are prepared in the graph, and the
 chains of Shape, Gather and Concat with which exporters write `x.view(x.size(0), -1)`. A free batch is given a number for
@@ -19,10 +19,10 @@ import numpy as np
 
 from minires import backend
 from minires.errors import ArgumentError, CheckpointError
-from minires.infer import onnx_constants, onnx_elementwise, onnx_layers, onnx_shapes  # noqa: F401  # they fill RULES
 from minires.infer.check import MAX_ELEMENTS
 from minires.infer.convert import same
-from minires.infer.onnx_rules import RULES, Builder, Node, Operand
+from minires.infer.onnx import constants, elementwise, layers, shapes  # noqa: F401  # they fill RULES
+from minires.infer.onnx.rules import RULES, Builder, Node, Operand
 from minires.infer.plan import Plan
 from minires.infer.rewrite import simplify
 from minires.infer.trace import Ref

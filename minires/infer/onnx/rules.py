@@ -7,8 +7,8 @@ constant. A rule computes what depends on constants alone, and appends steps for
     def _sigmoid(node):
         return node.add("sigmoid", node.value(0))
 
-The rules stand in onnx_layers (convolutions, pooling, ...), onnx_elementwise, onnx_shapes and onnx_constants. What a rule
-refuses is a ValueError, to which `onnx_import` adds which node it was.
+The rules stand in `layers` (convolutions, pooling, ...), `elementwise`, `shapes` and `constants`. What a rule refuses is a
+ValueError, to which `load` adds which node it was.
 """
 
 from __future__ import annotations

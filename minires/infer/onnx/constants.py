@@ -1,7 +1,7 @@
 """ONNX's operations that give constants: they are computed while a file is read, and are no steps of a plan.
 
 Exporters compute with sizes in the graph: `x.view(x.size(0), -1)` is Shape, Gather, Unsqueeze, Concat, Reshape. Here they
-are known, the batch among them (see onnx_import), and the numbers are small; what a file could make of them is bounded by
+are known, the batch among them (see load), and the numbers are small; what a file could make of them is bounded by
 `Node.take`, before memory is taken.
 """
 
@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from minires.infer.onnx_rules import Node, Operand, core, rule
+from minires.infer.onnx.rules import Node, Operand, core, rule
 from minires.infer.trace import Ref
 from minires.io.onnx_tensor import DTYPE_NAMES, MAX_RANK
 
