@@ -94,7 +94,8 @@ def _run(
     ready: list[tuple[int, int, Any]] = []
     for (node, number), grad in roots:
         buffers.setdefault(node, _Buffer(len(node.output_meta))).add(number, grad, create_graph)
-    # Among nodes that are ready the youngest runs first: the order is fixed, so sums come out the same every time.
+    # Among nodes that are ready the youngest runs first, and leaves before all: the order is fixed, so sums come out the same
+    # every time.
     for node in buffers:
         if counts[node] == 0:
             heapq.heappush(ready, (-node.sequence, id(node), node))

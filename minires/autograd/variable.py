@@ -16,6 +16,7 @@ private one's place. Views, writes and `detach()` go through `array`, so two ten
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -243,11 +244,13 @@ class AccumulateGrad:
 
     name = "accumulate_grad"
     next_functions: tuple[Any, ...] = ()
+    saved: None = None
     call_site = None
 
     def __init__(self, variable: Variable) -> None:
         self.variable = variable
-        self.sequence = -1
+        # Before any other node that is ready: the gradient is in its place, and its hooks run, while the layers below compute.
+        self.sequence = sys.maxsize
         self.output_meta = [(variable.raw.shape, variable.raw.dtype)]
 
     def __repr__(self) -> str:

@@ -52,6 +52,20 @@ def test_a_handle_is_a_context_manager() -> None:
     assert x.grad.item() == 4.0
 
 
+def test_a_leaf_has_its_gradient_before_the_layers_below_compute() -> None:
+    """What sends gradients to other processes begins then; and the gradient is not held twice until the end."""
+    w1, w2 = minires.ones(3, requires_grad=True), minires.ones(3, requires_grad=True)
+    seen = []
+    hidden = minires.ones(3) * w1
+    hidden.register_hook(lambda g: seen.append("hidden"))
+    lower = hidden.exp()
+    lower.register_hook(lambda g: seen.append("lower"))
+    w2.register_post_accumulate_grad_hook(lambda t: seen.append("w2"))
+    w1.register_post_accumulate_grad_hook(lambda t: seen.append("w1"))
+    (lower * w2).sum().backward()
+    assert seen == ["w2", "lower", "hidden", "w1"]
+
+
 def test_post_accumulate_hook_sees_the_sum() -> None:
     x = leaf(1.0)
     seen = []
