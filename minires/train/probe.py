@@ -126,7 +126,7 @@ def _log_softmax(logits: Array) -> Array:
 
 def minimize(
     function: Callable[[Array], tuple[float, Array]], start: Array, *, memory: int = 10, tolerance: float = 1e-7,
-    steps: int = 500,
+    steps: int = 5000,
 ) -> Array:  # fmt: skip
     """The minimum of a convex function by L-BFGS with halved steps.
 

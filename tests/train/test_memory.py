@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -79,8 +80,10 @@ def test_the_pool_is_predicted_as_it_then_is():
     model, batch = models.build("resnet8", num_classes=10, in_channels=3, image_size=16), 12
     with use_kernels("cpu"):
         predicted = max(moment.pooled for moment in StepForecast(model, (3, 16, 16), batch).moments())
+        gc.collect()
         real.clear()
         real.reset_peak()
+        others = real.used_bytes  # what earlier tests of this process still hold
         images = Tensor(np.zeros((batch, 3, 16, 16), np.float32))
         for _ in range(2):
             F.cross_entropy(model(images), Tensor(np.zeros(batch, np.int64))).backward()
@@ -88,8 +91,9 @@ def test_the_pool_is_predicted_as_it_then_is():
     # Of scratch memory, which the pool rounds up, the prediction is what is touched; and it knows of memory of the set that is
     # no pool's.
     rounding = sum(4 * key[1] for key in real._free if key[0] == "scratch")
-    assert real.peak_bytes - rounding < predicted < 1.1 * real.peak_bytes
-    assert rounding < real.peak_bytes / 3
+    peak = real.peak_bytes - others
+    assert peak - rounding < predicted < 1.1 * peak
+    assert rounding < peak / 3
 
 
 # ------------------------------------------------------------------------------------------------------- the rehearsal
@@ -233,7 +237,7 @@ def parts_of_a_run(batch_size: int, accumulate: int = 1) -> SimpleNamespace:
         optimizer=optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
         frozen=[],
         config=SimpleNamespace(batch_size=batch_size, accumulate=accumulate),
-        loader=SimpleNamespace(dataset=Images(1000), workers=1, prefetch=2),
+        loader=SimpleNamespace(dataset=Images(1000), workers=1, prefetch=2, ranks=1),
     )
 
 
