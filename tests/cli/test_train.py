@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -23,16 +22,12 @@ from tests.cli.conftest import Run, environment
 
 
 def test_train_without_arguments_reaches_97_percent_on_the_digits(minires: Run, tmp_path: Path) -> None:
-    """The README's command. What is measured is processor time: the cores may be shared with other tests."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """The README's command. That it takes less than a minute is seen where nothing runs beside it: in .ci/run."""
     done = minires("train", "--json", cwd=tmp_path)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["test_accuracy"] >= 0.97
     assert result["test"]["images"] == sum(map(sum, result["test"]["confusion_matrix"]))
-    assert seconds < 60, f"took {seconds:.0f} s of processor time"
     folder = tmp_path / result["run"]
     names = {
         "config.toml",
