@@ -68,7 +68,6 @@ HINTS: dict[str, str] = {
     "torch.distributed": _ONE_PROCESS,
     "torch.multiprocessing": _ONE_PROCESS + "; torch.utils.data.DataLoader has its own workers",
     "torch.nn.parallel": _ONE_PROCESS,
-    "torch.nn.SyncBatchNorm": "use nn.BatchNorm2d: in one process they are the same",
     "torch.utils.data.distributed": _ONE_PROCESS,
     "torch.utils.data.datapipes": "use torch.utils.data.IterableDataset",
     "torch.set_flush_denormal": "leave it out",

@@ -38,7 +38,7 @@ from minires.nn.loss import (
     SmoothL1Loss,
 )
 from minires.nn.module import Module
-from minires.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm
+from minires.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, SyncBatchNorm
 from minires.nn.padding import ReflectionPad2d, ZeroPad2d
 from minires.nn.parameter import Buffer, Parameter
 from minires.nn.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d, Upsample
@@ -88,6 +88,7 @@ __all__ = [
     "SmoothL1Loss",
     "Softmax",
     "Softplus",
+    "SyncBatchNorm",
     "Tanh",
     "Unflatten",
     "Upsample",

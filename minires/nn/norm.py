@@ -1,4 +1,4 @@
-"""Normalisation layers: `BatchNorm1d`, `BatchNorm2d`, `InstanceNorm2d`, `GroupNorm`, `LayerNorm`.
+"""Normalisation layers: `BatchNorm1d`, `BatchNorm2d`, `SyncBatchNorm`, `InstanceNorm2d`, `GroupNorm`, `LayerNorm`.
 
 All compute y = (x - mean) / sqrt(var + eps) * weight + bias and differ in what mean and var are taken over. For x of
 shape (N, C, H, W):
@@ -136,6 +136,55 @@ class BatchNorm1d(_BatchNorm):
 class BatchNorm2d(_BatchNorm):
     __doc__ = "Batch norm over (N, C, H, W).\n\n" + str(_BatchNorm.__doc__).partition("\n\n")[2]
     _ranks = (4,)
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch norm with the statistics of the whole batch, over all processes that train together (`minires.distributed`).
+
+    With half the batch a process, plain batch norm would normalise each half by itself, and the network that comes out depends on
+    how many processes there were. Here every process has the mean and variance of all; in evaluation, and in one process, it is
+    plain batch norm. Parameters and buffers have batch norm's names: a checkpoint of one loads into the other.
+
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+    Shapes: (N, C, *) to the same; N may differ between processes.
+
+    Source: Zhang et al. 2018 (arXiv 1803.08904), section 3.2; Peng et al. 2018 (arXiv 1711.07240), section 3.3.
+    """
+
+    _ranks = (2, 3, 4)
+
+    def forward(self, input: Tensor) -> Tensor:
+        from minires.distributed.sync_norm import sync_batch_norm  # here: it is built on the engine, and few need it
+
+        return self._normalize(sync_batch_norm, input)
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """Put a SyncBatchNorm in the place of every batch norm in `module`, with the same parameters and buffers.
+
+        Args:
+            module: changed in place; a batch norm itself is left alone, and its replacement returned.
+            process_group: torch's argument; None, all processes, is what there is.
+
+        Returns:
+            `module`, or what takes its place.
+        """
+        if process_group is not None:
+            raise UnsupportedError("SyncBatchNorm: process_group must be None: all processes take part")
+        if isinstance(module, _BatchNorm) and not isinstance(module, cls):
+            made = cls(module.num_features, module.eps, module.momentum, False, False)
+            made.affine, made.track_running_stats = module.affine, module.track_running_stats
+            # The very same objects: an optimiser goes on holding them.
+            made._parameters.update(module._parameters)
+            made._buffers.update(module._buffers)
+            made.train(module.training)
+            return made
+        for name, child in list(module.named_children()):
+            replaced = cls.convert_sync_batchnorm(child)
+            if replaced is not child:
+                setattr(module, name, replaced)
+        return module
 
 
 class InstanceNorm2d(Module):

@@ -219,8 +219,13 @@ def check_arguments(
     training: bool,
     momentum: Any,
     eps: Any,
+    values: int | None = None,
 ) -> None:
-    """What `batch_norm` raises, under the name `op`."""
+    """What `batch_norm` raises, under the name `op`.
+
+    Args:
+        values: over how many a channel's statistics are taken; default: those of `input`.
+    """
     check_tensor(op, "input", input)
     check_floating(op, "input", input)
     if input.ndim < 2:
@@ -257,7 +262,7 @@ def check_arguments(
         raise DTypeError(f"{op}: eps must be a number, got {eps!r}")
     if training and not eps > 0:
         raise ArgumentError(f"{op}: eps must be positive in training, got {eps}")
-    if training and values_per_channel(input) == 1:
+    if training and (values_per_channel(input) if values is None else values) == 1:
         raise ShapeError(
             f"{op}: training needs more than one value per channel to have a variance, got input.shape = "
             f"{tuple(input.shape)}; use a larger batch, or training=False (module.eval())"
