@@ -76,6 +76,7 @@ ALLOWED = {
     "rich": {"minires.cli", "minires.train", "minires.data"},
     "matplotlib": {"minires.train", "minires.viz", "minires.cli.doctor"},
     "PIL": {"minires.data", "minires.cli", "minires.train.report"},
+    "mpi4py": {"minires.distributed"},
     "optuna": {"minires.train.tune"},
     "tensorboardX": {"minires.train.tensorboard"},
     "torch": {"minires.bench"},
@@ -83,7 +84,7 @@ ALLOWED = {
     "openvino": {"minires.bench"},
 }
 # Loaded in a peer's process and nowhere else: these import their library at the top.
-PEERS = ("minires.bench.peers.", "minires.bench.torch_models")
+PEERS = ("minires.bench.peers.", "minires.bench.torch_models", "minires.bench.recipe_torch")
 
 
 def imports(path: Path, package: str) -> list[tuple[str, bool]]:

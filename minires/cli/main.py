@@ -111,18 +111,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `minires ... | head`: the reader has gone; say nothing, and nothing again while closing
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        return report_error(error)
+
+
+def report_error(error: BaseException) -> int:
+    """Say on standard error what went wrong; returns the exit code."""
+    if isinstance(error, KeyboardInterrupt):
         print("minires: interrupted", file=sys.stderr)
         return 130
-    except (MiniresError, OSError) as error:
+    if isinstance(error, SystemExit):  # a second signal: who sent it knows
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, (MiniresError, OSError)):
         return _report(error, _exit_code(error), f"minires: error: {error}")
-    except Exception as error:
-        return _report(
-            error,
-            1,
-            f"minires: this should not have happened: {type(error).__name__}: {error}\n"
-            "  It is a fault of minires, not of yours. `MINIRES_DEBUG=4 minires ...` shows where; please report it.",
-        )
+    return _report(
+        error,
+        1,
+        f"minires: this should not have happened: {type(error).__name__}: {error}\n"
+        "  It is a fault of minires, not of yours. `MINIRES_DEBUG=4 minires ...` shows where; please report it.",
+    )
 
 
 def _run(argv: list[str]) -> int:
@@ -172,7 +179,7 @@ def _exit_code(error: Exception) -> int:
     return 1
 
 
-def _report(error: Exception, code: int, message: str) -> int:
+def _report(error: BaseException, code: int, message: str) -> int:
     from minires.config import read_settings
 
     try:

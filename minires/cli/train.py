@@ -23,6 +23,7 @@ examples:
   minires train --seeds 0,1,2
   minires train --print-config > my.toml; minires train --config my.toml --set lr=0.05
   minires train --resume runs/digits-resnet8
+  mpiexec -n 4 minires train --distributed mpi
 
 Ctrl-C (or SIGTERM) saves and stops; twice stops at once. After that, or after a crash: --resume."""
 METAVARS = {int: "N", float: "X", str: "NAME", bool: "true|false"}
@@ -32,7 +33,7 @@ GROUPS = {
     "model": ("model", "model_options", "zero_gamma", "weights", "head", "freeze"),
     "optimisation": (
         "epochs", "max_steps", "batch_size", "accumulate", "optimizer", "lr", "momentum", "nesterov", "weight_decay",
-        "decay_bn", "clip_norm", "label_smoothing", "ema_decay", "patience",
+        "decay_bn", "sync_bn", "clip_norm", "label_smoothing", "ema_decay", "patience",
     ),
     "learning rate": (
         "schedule", "warmup_epochs", "milestones", "milestone_steps", "step_epochs", "gamma", "stage_lr",
@@ -55,6 +56,12 @@ def add_parser(verbs: Any) -> None:
         allow_abbrev=False,
     )
     add_options(parser)
+    parser.add_argument(
+        "--distributed",
+        metavar="BACKEND",
+        choices=("mpi",),
+        help="mpi: train with all processes that `mpiexec -n N` started, each on its part of every batch",
+    )
     parser.set_defaults(run=run)
 
 
@@ -89,7 +96,15 @@ def add_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; print the report."""
+    """Train, alone or together; print the report."""
+    if args.distributed is None:
+        return _train(args)
+    from minires.cli.together import run_together
+
+    return run_together(args.distributed, lambda: _train(args))
+
+
+def _train(args: argparse.Namespace) -> int:
     from minires.errors import ArgumentError
     from minires.train.config import to_toml
 

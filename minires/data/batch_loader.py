@@ -48,6 +48,8 @@ class BatchLoader:
         drop_last: leave out the last batch where it is shorter.
         workers: threads that prepare batches; 0: each is made when asked for.
         prefetch: batches prepared ahead.
+        rank, ranks: of several processes that share every batch, this is number `rank` of `ranks`: it gets its part, cut in
+            order, and together they get what one process would.
     """
 
     def __init__(
@@ -61,18 +63,27 @@ class BatchLoader:
         drop_last: bool = False,
         workers: int = 1,
         prefetch: int = 2,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("prefetch", prefetch, 1)):
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
                 raise ArgumentError(f"BatchLoader: {name} must be an integer >= {least}, got {value!r}")
         self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, int(batch_size), shuffle, drop_last
+        if not 0 <= rank < ranks:
+            raise ArgumentError(f"BatchLoader: rank must be one of 0 .. ranks - 1 = {ranks - 1}, got {rank}")
         self.seed, self.workers, self.prefetch, self.epoch = seed, workers, prefetch, 0
+        self.rank, self.ranks = rank, ranks
         self.pipeline = augment if isinstance(augment, Pipeline) else Pipeline(augment or ())
 
     def __len__(self) -> int:
         """Batches in one epoch."""
         n = len(self.dataset)
         return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+
+    def images_in(self, batch: int) -> int:
+        """How many images batch number `batch` has, over all ranks."""
+        return min(self.batch_size, len(self.dataset) - batch * self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that `iter(loader)` gives."""
@@ -95,13 +106,18 @@ class BatchLoader:
     def arrays(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The same batches as plain arrays, with the samples' places."""
         order = self.order(epoch)
-        slices = [order[b * self.batch_size : (b + 1) * self.batch_size] for b in range(start, len(self))]
+        slices = [self._own(order[b * self.batch_size : (b + 1) * self.batch_size]) for b in range(start, len(self))]
 
         def prepare(indices: Array) -> Batch:
             images, labels = self.pipeline.batch(self.dataset, indices, self.seed, epoch)
             return Batch(images, labels, indices)
 
         return background_map(prepare, slices, self.workers, self.prefetch)
+
+    def _own(self, indices: Array) -> Array:
+        """This rank's part of a batch; the parts' sizes differ by at most one."""
+        n = len(indices)
+        return indices[n * self.rank // self.ranks : n * (self.rank + 1) // self.ranks]
 
     def order(self, epoch: int) -> Array:
         """(len(dataset),) int64: in which order `epoch` visits the samples."""

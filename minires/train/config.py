@@ -72,6 +72,7 @@ class TrainConfig:
     nesterov: bool = _setting(True, "sgd looks ahead along its momentum")
     weight_decay: float = _setting(5e-4, "pull of the weights towards zero")
     decay_bn: bool = _setting(True, "weight decay on batch norm and bias parameters too")
+    sync_bn: bool = _setting(True, "over several processes: batch norm with the statistics of the whole batch")
     clip_norm: float = _setting(0.0, "scale gradients down to this norm (0: never)")
     label_smoothing: float = _setting(
         0.0, "spread this part of the target over all classes (and of what the training loss can reach)"

@@ -11,6 +11,7 @@ import numpy as np
 from minires.autograd import no_grad
 from minires.backend import release_memory
 from minires.data import ArrayDataset, BatchLoader
+from minires.distributed.group import Group, current
 from minires.nn import Module
 from minires.nn import functional as F
 from minires.tensor import Tensor
@@ -93,7 +94,7 @@ def evaluate(
     flip_tta: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Run the model, in evaluation mode, over every image once.
+    """Run the model, in evaluation mode, over every image once. Of several ranks each looks at its part; all get the result.
 
     The model is left in the mode it was in.
 
@@ -114,19 +115,29 @@ def evaluate(
         batch_size = images_at_once(dataset.image_shape)
     # Buffers of a training step, which wait in the kernel set's pool, make room for those of other sizes; and these, behind.
     release_memory()
-    loss = RunningMean()
+    loss, done = RunningMean(), 0
+    group = current()
+    loader = BatchLoader(dataset, batch_size, workers=workers, rank=group.rank, ranks=group.size)
     matrix = np.zeros((dataset.num_classes, dataset.num_classes), np.int64)
     try:
         with no_grad():
-            for images, labels in BatchLoader(dataset, batch_size, workers=workers):
-                logits = model(images)
-                if flip_tta:
-                    logits = (logits + model(Tensor(images.array[..., ::-1].copy()))) / 2
-                loss.add(F.cross_entropy(logits, labels).item(), len(labels))
-                matrix += confusion_matrix(logits.numpy().argmax(axis=1), labels.numpy(), dataset.num_classes)
+            for number, (images, labels) in enumerate(loader):
+                if len(images):  # of a last batch smaller than the group some ranks have nothing
+                    logits = model(images)
+                    if flip_tta:
+                        logits = (logits + model(Tensor(images.array[..., ::-1].copy()))) / 2
+                    loss.add(F.cross_entropy(logits, labels).item(), len(labels))
+                    matrix += confusion_matrix(logits.numpy().argmax(axis=1), labels.numpy(), dataset.num_classes)
+                done += loader.images_in(number)
                 if on_batch is not None:
-                    on_batch(loss.count, len(dataset))
+                    on_batch(done, len(dataset))
     finally:
         model.train(was_training)
         release_memory()
-    return Evaluation(loss.value, matrix, dataset.classes, flip_tta)
+    return Evaluation(loss.over(group), _added_up(matrix, group), dataset.classes, flip_tta)
+
+
+def _added_up(matrix: np.ndarray, group: Group) -> np.ndarray:
+    """The sum of all ranks' matrices."""
+    group.sum(matrix)
+    return matrix

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
+from minires.distributed.group import Group, SingleProcess
 from minires.errors import MiniresError
 
 __all__ = ["InterruptGuard", "LossNotFiniteError", "StopRequested", "check_finite"]
@@ -68,16 +69,22 @@ class InterruptGuard:
     leaves at once, with what the last save kept: SIGINT as KeyboardInterrupt, SIGTERM as SystemExit(143). A third one,
     should even that take too long, ends the process on the spot.
 
+    Of several processes that train together one may hear a signal earlier than the others, or alone. None may leave while
+    another waits for it: `requested` is then what they have agreed on, at the last `agree`.
+
+    Args:
+        group: the processes that train together.
+
     Attributes:
-        requested: whether the run is to end.
-        number: the signal that asked for it.
+        number: the signal that asked for the end; 0: none.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
-        self.requested = False
-        self.number: int = signal.SIGINT
+    def __init__(self, group: Group | None = None) -> None:
+        self._group = SingleProcess() if group is None else group
+        self._heard = 0
+        self.number = 0
         self._previous: dict[int, Any] = {}
         # Python delivers signals to the main thread only, and lets only it install a handler.
         self._in_main_thread = threading.current_thread() is threading.main_thread()
@@ -94,6 +101,16 @@ class InterruptGuard:
         for number, handler in self._previous.items():
             signal.signal(number, handler or signal.SIG_DFL)
 
+    @property
+    def requested(self) -> bool:
+        """Whether the run is to end."""
+        return bool(self.number)
+
+    def agree(self) -> bool:
+        """Make a signal that any process has heard known to all; collective. Returns `requested`."""
+        self.number = self._group.largest(self._heard)
+        return self.requested
+
     def check(self) -> None:
         """Raise StopRequested if a signal has come."""
         if self.requested:
@@ -105,7 +122,9 @@ class InterruptGuard:
         return 128 + self.number
 
     def _first(self, number: int, frame: FrameType | None) -> None:
-        self.requested, self.number = True, number
+        self._heard = number
+        if self._group.size == 1:
+            self.number = number
         again = "Ctrl-C again" if number == signal.SIGINT else "a second signal"
         # os.write, not print: a handler may run in the middle of another print.
         _tell(f"\nstopping after this step and saving; {again} leaves at once\n")

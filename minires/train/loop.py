@@ -88,30 +88,40 @@ def train_epoch(parts: Parts, state: State, progress: Progress, pause: Callable[
         kept: the checkpoint that is still good, for the message if something is not finite.
     """
     model, optimizer, schedule, config = parts.model, parts.optimizer, parts.schedule, parts.config
+    loader, ranks = (
+        parts.loader,
+        parts.ranks,
+    )  # the loader gives this rank's part of each batch; mostly there is one rank
     average = parts.stateful.get("ema")
     model.train()
     for module in parts.frozen:  # their batch norm neither looks at the batch nor learns from it
         module.eval()
-    for images, labels in parts.loader.iterate(state.epoch, start=state.batch):
-        step = state.epoch * len(parts.loader) + state.batch + 1
+    for images, labels in loader.iterate(state.epoch, start=state.batch):
+        step = state.epoch * len(loader) + state.batch + 1
         if 0 < config.max_steps < step:  # the run goes on from the save after its last step
             break
         state.lr = float(optimizer.param_groups[0]["lr"])
         where: dict[str, Any] = {"epoch": state.epoch + 1, "step": step, "lr": state.lr, "kept": kept}
         optimizer.zero_grad()
-        for some, theirs, share in pieces(images, labels, config.accumulate):
+        whole = loader.images_in(state.batch)  # of all ranks
+        count = piece_count(config.accumulate, whole // loader.ranks)
+        ranks.begin_step(count)
+        for some, theirs, share in pieces(images, labels, count, whole):
             drawn = minires.random.get_rng_state()  # to run this very piece again, should it go wrong
             logits = model(some)
             loss = loss_of(parts, logits, theirs)
             value = loss.item()
+            total, right, seen = ranks.add_up(value * len(some), right_answers(logits, theirs), len(some))
             # Before backward: a loss that is no number must not reach the weights. Nor must a gradient.
             again = partial(_loss_again, parts, some, theirs)
-            check_finite(value, "training loss", find=partial(first_in_forward, model, again, some, drawn), **where)
+            find = partial(first_in_forward, model, again, some, drawn)
+            check_finite(total / seen, "training loss", find=partial(ranks.told, find), **where)
             (loss if share == 1 else loss * share).backward()  # gradients add up to those of the whole batch's mean
-            state.correct += right_answers(logits, theirs)
-            state.loss_sum += value * len(some)
+            state.loss_sum, state.correct = state.loss_sum + total, state.correct + int(right)
+        ranks.add_up_gradients()
         norms = gradient_norms(model)
-        check_finite(sum(norms.values()), "a gradient", find=partial(first_in_backward, model, again, drawn), **where)
+        find = partial(first_in_backward, model, again, drawn)
+        check_finite(sum(norms.values()), "a gradient", find=partial(ranks.told, find), **where)
         if config.clip_norm > 0:
             clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
@@ -121,13 +131,13 @@ def train_epoch(parts: Parts, state: State, progress: Progress, pause: Callable[
 
         for part, norm in norms.items():
             state.grad_norms[part] = state.grad_norms.get(part, 0.0) + norm
-        state.images += len(images)
+        state.images += whole
         state.batch += 1
         progress.step(
             Step(
                 state.epoch + 1,
                 state.batch,
-                len(parts.loader),
+                len(loader),
                 state.loss_sum / state.images,
                 state.correct / state.images,
                 state.images,
@@ -137,21 +147,25 @@ def train_epoch(parts: Parts, state: State, progress: Progress, pause: Callable[
             break
 
 
-def pieces(images: Tensor, labels: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """A batch in `count` pieces whose sizes differ by at most one, each with its share of the batch.
+def piece_count(wanted: int, n: int) -> int:
+    """In how many pieces to take n images, so that none has a single one, of which batch norm could take no variance."""
+    return max(1, min(wanted, n // 2))
+
+
+def pieces(images: Tensor, labels: Tensor, count: int, whole: int) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """The images that this rank has of a batch of `whole`, in `count` pieces whose sizes differ by at most one, each with its
+    share of the batch.
 
     Of the mean loss L = sum_i (n_i / n) L_i the gradient is the same sum of gradients: what is computed piece by piece
-    is the step of the whole batch, in 1 / count of the memory. Batch norm alone differs: it sees a piece at a time. No
-    piece has a single image, of which batch norm could take no variance.
+    is the step of the whole batch, in 1 / count of the memory. Batch norm alone differs: it sees a piece at a time.
     """
     n = len(images)
-    count = max(1, min(count, n // 2))
     if count == 1:
-        yield images, labels, 1.0
+        yield images, labels, n / whole
         return
     edges = [n * k // count for k in range(count + 1)]
     for begin, end in pairwise(edges):
-        yield images[begin:end], labels[begin:end], (end - begin) / n
+        yield images[begin:end], labels[begin:end], (end - begin) / whole
 
 
 def right_answers(logits: Tensor, labels: Tensor) -> int:
@@ -193,9 +207,10 @@ def fit(
     state = State() if resume is None else State(**resume.progress)
     saver = Saver(parts, folder, state)
     saver.begin(resume)
+    parts.ranks.begin(parts.config.seed, state.epoch, state.batch)
 
     def pause() -> bool:
-        if not guard.requested:  # else the save that ends the run comes at once
+        if not guard.agree():  # else the save that ends the run comes at once
             saver.after_step()
         return guard.requested
 
@@ -278,8 +293,10 @@ def measure(
     Raises:
         LossNotFiniteError: a weight or the validation loss is no number.
         StopRequested: a signal came.
+        DistributedError: the ranks' weights are not the same.
     """
     config, epoch = parts.config, state.epoch + 1
+    parts.ranks.check()
     where: dict[str, Any] = {"epoch": epoch, "step": epoch * len(parts.loader), "lr": state.lr, "kept": kept}
     bad = weights_not_finite(parts.model)  # the last step's update: no later loss would show it
     check_finite(math.nan if bad else 0.0, f"weight {bad}", find=lambda: "in the update of that step", **where)
@@ -316,4 +333,7 @@ def look(
         tell(done, total)
 
     config = parts.config
-    return evaluate(parts.model, dataset, workers=config.workers, flip_tta=config.flip_tta, on_batch=on_batch)
+    found = evaluate(parts.model, dataset, workers=config.workers, flip_tta=config.flip_tta, on_batch=on_batch)
+    guard.agree()
+    guard.check()
+    return found

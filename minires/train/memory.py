@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minires.distributed.group import alone
 from minires.errors import ArgumentError, MiniresError
 from minires.nn import Module
 from minires.optim import Optimizer
@@ -235,9 +236,14 @@ def memory_line(parts: Parts) -> str:
     Returns:
         One line, or "" where nothing can be told of the model.
     """
+    with alone():  # the rehearsal is of this process' share, and by itself
+        return _memory_line(parts)
+
+
+def _memory_line(parts: Parts) -> str:
     config, loader = parts.config, parts.loader
     # A step takes its batch in pieces; batch norm sees at least two images.
-    batch = max(1, min(config.batch_size, len(loader.dataset)) // max(1, config.accumulate))
+    batch = max(1, min(config.batch_size, len(loader.dataset)) // loader.ranks // max(1, config.accumulate))
     shape = loader.dataset.image_shape
     ahead = loader.prefetch if loader.workers else 0
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minires.distributed.group import Group
 from minires.errors import LabelError, ShapeError
 
 __all__ = ["RunningMean", "Spread", "accuracy", "confusion_matrix", "per_class_accuracy", "worst_confusions"]
@@ -37,6 +38,12 @@ class RunningMean:
     def value(self) -> float:
         """The mean so far; NaN when nothing was added."""
         return self.total / self.count if self.count else float("nan")
+
+    def over(self, group: Group) -> float:
+        """The mean over what all ranks of `group` have added."""
+        sums = np.array([self.total, self.count], np.float64)
+        group.sum(sums)
+        return float(sums[0] / sums[1]) if sums[1] else float("nan")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from minires.distributed.group import current
 from minires.errors import ConfigError
 from minires.io.files import write_atomically
 from minires.train.config import TrainConfig
@@ -95,8 +96,9 @@ def run_seeds(config: TrainConfig, seeds: Sequence[int], stream: TextIO) -> Seed
     result = SeedsResult(list(seeds), [], Path(config.run_dir) / f"{name}-seeds.json")
     for seed in seeds:
         result.runs.append(run_training(replace(config, seed=seed, name=f"{name}-seed{seed}"), stream))
-        with write_atomically(result.path, "w") as file:
-            file.write(json.dumps(json_safe(result.as_dict()), indent=2) + "\n")
+        if current().rank == 0:
+            with write_atomically(result.path, "w") as file:
+                file.write(json.dumps(json_safe(result.as_dict()), indent=2) + "\n")
         if result.interrupted:
             break
     return result

@@ -40,6 +40,7 @@ import numpy as np
 
 import minires
 from minires.backend import current_kernels
+from minires.distributed.group import current
 from minires.errors import CheckpointError, ConfigError, MiniresError
 from minires.io.files import remove_leftovers, write_atomically
 from minires.train.config import TrainConfig, to_toml
@@ -49,6 +50,7 @@ __all__ = [
     "BEST",
     "CLOCK",
     "LAST",
+    "Onlooker",
     "RunFolder",
     "StorageError",
     "busy_advice",
@@ -238,6 +240,20 @@ class RunFolder:
             file.write(line + "\n")
 
 
+class Onlooker(RunFolder):
+    """The folder of a run as the ranks see it that write nothing: they know the rows, and that is all."""
+
+    def write_text(self, name: str, text: str) -> None:
+        """Rank 0 writes it."""
+
+    def log(self, line: str) -> None:
+        """Rank 0 writes it."""
+
+    def add_epoch(self, row: dict[str, Any]) -> None:
+        """Remember the row; rank 0 writes it."""
+        self.rows.append(row)
+
+
 def _line(row: dict[str, Any]) -> str:
     return json.dumps(json_safe(row)) + "\n"
 
@@ -288,7 +304,11 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": cpu_name(),
         "cores": available_cores(),
-        **{name: value for name, value in runtime_facts().items() if name in ("kernels", "workers", "linear_algebra")},
+        **{
+            name: value
+            for name, value in runtime_facts().items()
+            if name in ("kernels", "workers", "ranks", "linear_algebra")
+        },
         "threads": {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS") or k.startswith("MINIRES_")},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -303,6 +323,7 @@ def runtime_facts() -> dict[str, Any]:
         "kernels": kernels.__name__.rpartition(".")[2],
         "workers": report()["threads"] if report is not None else 1,
         "linear_algebra": linear_algebra_threads(),
+        "ranks": current().size,
         "cpu": cpu_name(),
         "numpy": np.__version__,
     }

@@ -43,6 +43,7 @@ class Saver:
 
     def __init__(self, parts: Parts, folder: RunFolder, state: State) -> None:
         self.parts, self.folder, self.state = parts, folder, state
+        self._writes = parts.ranks.first  # of several processes one; the others have the same to write
         self.facts = data_facts(parts.loader.dataset, parts.config.data)
         self.runtime = runtime_facts()
         self._before = folder.path / BEFORE
@@ -61,6 +62,8 @@ class Saver:
             rows: those of metrics.jsonl; default: the folder's.
         """
         parts, state, last = self.parts, self.state, self.folder.path / LAST
+        if not self._writes:
+            return
         state.seconds = self._earlier + time.perf_counter() - self._began
         with self.folder.writing(LAST):
             if last.exists() and not self._before.exists():
@@ -81,6 +84,8 @@ class Saver:
 
     def best(self) -> None:
         """Write best.safetensors: the weights as they were measured."""
+        if not self._writes:
+            return
         with self.folder.writing(BEST):
             save_weights(
                 self.folder.path / BEST,
@@ -102,11 +107,15 @@ class Saver:
 
     def trust(self) -> None:
         """The weights in last.ckpt are good: the one before it is not needed any more."""
+        if not self._writes:
+            return
         with self.folder.writing(BEFORE):
             self._before.unlink(missing_ok=True)
 
     def take_back(self) -> None:
         """The weights in last.ckpt may have led to what is no number: the one before it takes its place, if there is one."""
+        if not self._writes:
+            return
         with self.folder.writing(LAST), contextlib.suppress(FileNotFoundError):
             os.replace(self._before, self.folder.path / LAST)
 

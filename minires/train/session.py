@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from minires.config import settings
+from minires.distributed.group import current, gather_text
 from minires.errors import CheckpointError
 from minires.threads import limit_threads
 from minires.train.checkpoint import Checkpoint, load_checkpoint
@@ -20,7 +24,16 @@ from minires.train.loop import State, fit, measured_weights
 from minires.train.memory import memory_line
 from minires.train.progress import Progress, make_progress
 from minires.train.report import REPORT, report_available, write_report
-from minires.train.run_folder import BEST, LAST, RunFolder, busy_advice, json_safe, runtime_facts
+from minires.train.run_folder import (
+    BEST,
+    LAST,
+    Onlooker,
+    RunFolder,
+    available_cores,
+    busy_advice,
+    json_safe,
+    runtime_facts,
+)
 from minires.train.setup import Parts, build_parts
 from minires.train.tensorboard import EventWriter
 
@@ -84,7 +97,7 @@ def run_training(config: TrainConfig, stream: TextIO) -> TrainResult:
         stream: where the progress is shown.
     """
     parts = build_parts(config)  # before the folder: a missing data set must not leave an empty one behind
-    with RunFolder.create(parts.config) as folder:
+    with _folder(parts, lambda: RunFolder.create(parts.config)) as folder:
         return _run(parts, folder, stream, None)
 
 
@@ -100,19 +113,34 @@ def resume_training(run: str | Path, stream: TextIO) -> TrainResult:
     if path.is_dir():
         path = path / LAST
     load_checkpoint(path)  # what is no run gets no lock put into it
-    with RunFolder.claim(path.parent) as folder:
+    group = current()
+    with RunFolder.claim(path.parent) if group.rank == 0 else Onlooker(path.parent) as folder:
+        group.barrier()  # nobody reads before rank 0 has the folder
         checkpoint = load_checkpoint(path)  # as whoever had the lock left it
         if not checkpoint.complete:
             raise CheckpointError(f"resume: {path} holds weights for use; training goes on from {LAST}, or the folder")
         config, epoch = checkpoint.config, checkpoint.progress["epoch"]
         if State(**checkpoint.progress).ended(config) and folder.reported:
             raise CheckpointError(f"resume: {path.parent} has finished its {epoch} epochs; a new run takes --epochs N")
-        folder.go_on(checkpoint.rows, epoch)
+        if group.rank == 0:
+            folder.go_on(checkpoint.rows, epoch)
+        else:
+            folder.rows = list(checkpoint.rows or [])
         return _run(build_parts(config, facts=checkpoint.data), folder, stream, checkpoint)
 
 
+def _folder(parts: Parts, create: Callable[[], RunFolder]) -> RunFolder:
+    """The new folder: rank 0 makes it and tells the others where."""
+    if parts.ranks.first:
+        folder = create()
+        gather_text(parts.ranks.group, str(folder.path), 4096)
+        return folder
+    return Onlooker(Path(gather_text(parts.ranks.group, "", 4096)[0]))
+
+
 def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | None) -> TrainResult:
-    config, train = parts.config, parts.loader.dataset
+    config, train, group = parts.config, parts.loader.dataset, parts.ranks.group
+    stream = stream if group.rank == 0 else io.StringIO()
     parameters = sum(p.array.size for p in parts.model.parameters())
     progress = make_progress(stream, folder.log)
     val = f", {len(parts.validation):,} validation" if parts.validation is not None else ""
@@ -132,7 +160,14 @@ def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | N
         progress.line(f"        judged and kept as best: the running mean of the weights, decay {config.ema_decay:g}")
     if config.flip_tta:
         progress.line(f"        judged by the {FLIP_TTA}")
-    for note in [_share_cores() if resume is None else "", *_notes(folder, resume)]:
+    if group.size > 1:
+        shared = "" if config.sync_bn else ", batch norm each by itself"
+        progress.line(
+            f"ranks   {group.size} processes, {config.batch_size / group.size:g} images of each batch{shared}"
+        )
+        if settings.threads is None:
+            limit_threads(max(1, available_cores() // group.size))
+    for note in [_share_cores() if resume is None and group.size == 1 else "", *_notes(folder, resume)]:
         if note:
             progress.line(f"note    {note}", "yellow")
     if told := memory_line(parts):
@@ -141,22 +176,23 @@ def _run(parts: Parts, folder: RunFolder, stream: TextIO, resume: Checkpoint | N
     if resume is not None:
         progress.line(f"resumed after {resume.progress['epoch']} epochs and {resume.progress['batch']} batches")
     progress.line()
-    events = EventWriter(folder.path, folder.rows) if config.tensorboard else None
+    events = EventWriter(folder.path, folder.rows) if config.tensorboard and group.rank == 0 else None
     if events is not None:
         folder.watchers.append(events.add)
-    with InterruptGuard() as guard:
+    with InterruptGuard(group) as guard:
         try:
             state, test = fit(parts, folder, progress, guard, resume)
         except LossNotFiniteError as error:
             folder.log(f"stopped: {error}")
-            _draw(folder, config, progress, None, 0)
+            if group.rank == 0:
+                _draw(folder, config, progress, None, 0)
             raise
         finally:
             progress.finish()
             if events is not None:
                 events.close()
-        curves = _draw(folder, config, progress, test, state.best_epoch)
-        report = _report(folder, parts, progress, test)
+        curves = _draw(folder, config, progress, test, state.best_epoch) if group.rank == 0 else None
+        report = _report(folder, parts, progress, test) if group.rank == 0 else None
         exit_code = guard.exit_code if test is None else 0
         result = TrainResult(config, folder.path, parameters, state, folder.rows, test, curves, report, exit_code)
         folder.write_text("result.json", json.dumps(json_safe(result.as_dict()), indent=2) + "\n")

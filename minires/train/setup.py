@@ -12,6 +12,7 @@ import minires
 from minires import models, nn, optim
 from minires.data import ArrayDataset, BatchLoader, load, split_validation
 from minires.data.counter_random import permutation
+from minires.distributed.group import current
 from minires.errors import ConfigError
 from minires.models import BasicBlock, Bottleneck
 from minires.nn import Module
@@ -19,6 +20,7 @@ from minires.optim import lr_scheduler
 from minires.train.config import TrainConfig, model_arguments
 from minires.train.ema import WeightAverage
 from minires.train.probe import fit_probe, put_into
+from minires.train.ranks import Ranks
 from minires.train.stages import freeze_stages, stage_names, stage_of
 
 __all__ = [
@@ -47,6 +49,11 @@ class Parts:
     # What else has a state, by name: objects with `state_dict` and `load_state_dict`, part of every checkpoint.
     stateful: dict[str, Any] = field(default_factory=dict)
     frozen: list[Module] = field(default_factory=list)  # kept in evaluation mode while the model trains
+    ranks: Ranks = field(default=None)  # type: ignore[assignment]  # the processes that train together
+
+    def __post_init__(self) -> None:
+        if self.ranks is None:
+            self.ranks = Ranks(self.model)
 
 
 def build_parts(
@@ -93,6 +100,9 @@ def build_parts(
     model = build_model(config, train.num_classes, train.image_shape)
     if config.zero_gamma:
         zero_gamma(model)
+    group = current()
+    if group.size > 1 and config.sync_bn:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
     frozen: list[Module] = []
     if config.weights:
         if given is not None:
@@ -103,6 +113,11 @@ def build_parts(
             put_into(model, fit_probe(model, train, validation))
     if config.device != "cpu":
         model.to(config.device)
+    # Batch norm cannot take the variance of one value, and every rank needs an image: a last batch of fewer is left out.
+    least = max(2, group.size) if config.sync_bn else 2 * group.size
+    if config.batch_size < least and group.size > 1:
+        raise ConfigError(f"batch_size must be at least {least} with {group.size} processes, got {config.batch_size}")
+    rest = len(train) % config.batch_size
     loader = BatchLoader(
         train,
         config.batch_size,
@@ -110,15 +125,17 @@ def build_parts(
         augment=config.augment,
         seed=config.seed,
         workers=config.workers,
-        # Batch norm cannot take the variance of one value: a last batch of one image is left out.
-        drop_last=len(train) % config.batch_size == 1 < len(train),
+        drop_last=0 < rest < least and rest < len(train),
+        rank=group.rank,
+        ranks=group.size,
     )
+    ranks = Ranks(model, group)
     if config.max_steps:
         config = replace(config, epochs=-(-config.max_steps // len(loader)))
     optimizer = build_optimizer(config, model)
     schedule = build_schedule(config, optimizer, len(loader))
     stateful = {"ema": WeightAverage(model, config.ema_decay)} if config.ema_decay > 0 else {}
-    return Parts(config, loader, validation, test, model, optimizer, schedule, stateful, frozen)
+    return Parts(config, loader, validation, test, model, optimizer, schedule, stateful, frozen, ranks)
 
 
 def _normalized_as(

@@ -73,7 +73,7 @@ def test_checkpoint_holds_everything_a_run_goes_on_from(run: Path) -> None:
     }  # fmt: skip
     assert set(tree) == wanted
     assert tree["versions"]["minires"] == minires.__version__
-    assert set(tree["runtime"]) == {"kernels", "workers", "linear_algebra", "cpu", "numpy"}
+    assert set(tree["runtime"]) == {"kernels", "workers", "ranks", "linear_algebra", "cpu", "numpy"}
     assert tree["runtime"]["kernels"] == "reference"
     assert "bn1.running_var" in tree["model"]
     lines = (run / "metrics.jsonl").read_text().splitlines()

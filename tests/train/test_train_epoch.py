@@ -16,7 +16,7 @@ from minires.train import loop
 from minires.train.checkpoint import load_checkpoint, load_model
 from minires.train.config import TrainConfig, build_config
 from minires.train.evaluate import Evaluation, evaluate
-from minires.train.loop import State, pieces, train_epoch
+from minires.train.loop import State, piece_count, pieces, train_epoch
 from minires.train.progress import Progress
 from minires.train.session import TrainResult, resume_training, run_training
 from minires.train.setup import Parts, build_optimizer, build_parts, build_schedule
@@ -80,7 +80,7 @@ def test_accumulated_pieces_of_batch_norm_see_a_piece_at_a_time() -> None:
 @pytest.mark.parametrize(("n", "count", "sizes"), [(10, 3, [3, 3, 4]), (9, 1, [9]), (5, 4, [2, 3]), (1, 4, [1])])
 def test_pieces_cover_the_batch_and_none_has_one_image(n: int, count: int, sizes: list[int]) -> None:
     images, labels = Tensor(np.arange(n, dtype=np.float32)[:, None]), Tensor(np.arange(n))
-    found = list(pieces(images, labels, count))
+    found = list(pieces(images, labels, piece_count(count, n), n))
     assert [len(x) for x, _, _ in found] == sizes
     assert sum(share for _, _, share in found) == pytest.approx(1)
     np.testing.assert_array_equal(np.concatenate([x.numpy()[:, 0] for x, _, _ in found]), np.arange(n))
