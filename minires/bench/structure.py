@@ -13,22 +13,27 @@ __all__ = ["describe"]
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-    """The structure of a ResNet, a CIFAR ResNet, or a pre-activation network of basic blocks.
+    """The structure of a ResNet, a CIFAR ResNet, a ResNet-9, or a pre-activation network of basic blocks.
 
     Returns:
-        family "resnet" or "preact", and what torch_models.build needs.
+        family "resnet", "resnet9" or "preact", and what torch_models.build needs.
 
     Raises:
         UnsupportedError: a network that torch_models.py does not have.
     """
     from minires import models
     from minires.models.preact import PreActBlock, PreActNet
+    from minires.models.resnet9 import ResNet9
 
     if isinstance(model, PreActNet):
         first: Any = model.layer1
         if not isinstance(first[0], PreActBlock):
             raise _no_twin("pre-activation bottlenecks")
         return {**_describe_preact(model), "plain": first[0].plain}
+    if isinstance(model, ResNet9):
+        stem, block = model.conv1, model.layer1[1]
+        sizes = {"width": stem.out_channels, "in_channels": stem.in_channels, "num_classes": model.fc.out_features}
+        return {"family": "resnet9", **sizes, "plain": block.plain}
     if isinstance(model, (models.ResNet, models.CifarResNet)):
         return _describe_resnet(model)
     raise _no_twin(type(model).__name__)

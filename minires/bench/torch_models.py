@@ -215,8 +215,44 @@ class PreActResNet(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
+class PooledConv(nn.Module):
+    """ResNet-9's step down: convolution, max-pool, batch norm, ReLU."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv = conv3x3(c_in, c_out)
+        self.pool = nn.MaxPool2d(2)
+        self.bn = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.pool(self.conv(x))), inplace=True)
+
+
+class ResNet9(nn.Module):
+    """Page's small network. Arguments: see structure.describe."""
+
+    def __init__(self, width: int, plain: bool, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        c = width
+        self.conv1 = conv3x3(in_channels, c)
+        self.bn1 = nn.BatchNorm2d(c)
+        blocks = [BasicBlock(each, each, 1, None, each, 1) for each in (2 * c, 8 * c)]
+        for block in blocks:
+            block.plain = plain
+        self.layer1 = nn.Sequential(PooledConv(c, 2 * c), blocks[0])
+        self.layer2 = nn.Sequential(PooledConv(2 * c, 4 * c))
+        self.layer3 = nn.Sequential(PooledConv(4 * c, 8 * c), blocks[1])
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Linear(8 * c, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(torch.flatten(self.avgpool(x), 1))
+
+
 def build(structure: dict[str, Any]) -> nn.Module:
     """The network that structure.describe described."""
     options = dict(structure)
-    family = {"resnet": ResNet, "preact": PreActResNet}[options.pop("family")]
+    family = {"resnet": ResNet, "preact": PreActResNet, "resnet9": ResNet9}[options.pop("family")]
     return family(**options)

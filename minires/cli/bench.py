@@ -18,6 +18,7 @@ examples:
   minires bench train --model resnet20 --image-size 28 --in-channels 1 --batch 128 --against torch,torch-channels-last
   minires bench ops --model resnet18 --batch 32 --against torch,torch-channels-last
   minires bench grow --model resnet20 --vary batch
+  minires bench scaling --model resnet20 --image-size 28 --in-channels 1 --ranks 2
   minires bench suite --quick                          every goal of the project, reached or not"""
 ROUNDS = 9
 QUICK = 3  # rounds of suite --quick
@@ -54,6 +55,14 @@ def add_parser(verbs: Any) -> None:
     grow.add_argument("--vary", metavar="WHAT", required=True, help="batch, image-size, width or threads")
     grow.add_argument("--values", metavar="N,N,...", help="the series (default: a usual one)")
     grow.add_argument("--step", choices=("infer", "train"), default="infer", help="what is timed (default: infer)")
+    scaling = _kind(kinds, "scaling", run_scaling, "a training step over the number of processes (MPI)", against=False)
+    _network(scaling, "resnet20")
+    _batch(scaling, "128", "images at once, over all processes")
+    scaling.add_argument("--ranks", metavar="N,...", help="numbers of processes (default: 1 and the cores there are)")
+    scaling.add_argument("--seconds", metavar="X", type=float, default=3.0, help="of training, each time (default: 3)")
+    scaling.add_argument(
+        "--sync-bn", action=argparse.BooleanOptionalAction, default=True, help="batch norm over all (default)"
+    )
     suite = _kind(kinds, "suite", run_suite_, "the project's goals, each reached or not", against=False)
     suite.add_argument("--quick", action="store_true", help=f"{QUICK} rounds in place of {ROUNDS}")
     suite.add_argument("--only", metavar="WORD,...", help="goals that have these words, for example train or resnet20")
@@ -233,6 +242,34 @@ def run_suite_(args: argparse.Namespace) -> int:
     reached = sum(v.word in ("reached", "aim reached") for v in verdicts)
     print(f"\n{bold(f'{reached} of {len(verdicts)} goals reached')}")
     return report.finish(failed, ("minires bench ops --model resnet18", "where the time goes, layer by layer"))
+
+
+def run_scaling(args: argparse.Namespace) -> int:
+    """`bench scaling`."""
+    from minires.bench.scaling import measure_scaling, scaling_rows
+    from minires.train.run_folder import available_cores
+
+    (batch,) = _integers("--batch", args.batch, many=False)
+    ranks = _integers("--ranks", args.ranks) if args.ranks else [available_cores()]
+    workload = _workload(args, batch)
+    report = _Report(args, 5)
+    work = {
+        "model": args.model, "image_size": workload.image_size, "in_channels": args.in_channels, "batch": batch,
+        "seconds": args.seconds, "sync_bn": args.sync_bn, "seed": args.seed,
+    }  # fmt: skip
+    points: list[Any] = []
+    for points in measure_scaling(work, ranks, rounds=report.rounds, say=report.say):
+        report.rows = [{"kind": "scaling", "work": work, **point.as_dict()} for point in points]
+        report.add({"kind": "scaling", "rounds": len(points[0].steps)})
+    report.clear()
+    print_table(
+        ["ranks", "threads", "step", "images/s", "speed-up", "efficiency", "communication", "gradients"],
+        scaling_rows(points, batch),
+        title=f"{args.model}, batch {batch} over all ranks: training step",
+        left=(),
+    )
+    print()
+    return report.finish(False, ("mpiexec -n 2 minires train --distributed mpi", "train with two processes"))
 
 
 class _Report:

@@ -29,6 +29,8 @@ TWINS: list[tuple[str, dict[str, Any]]] = [
     ("plain_resnet8", {}),
     ("preact_resnet20", {}),
     ("wrn_16_4", {}),
+    ("resnet9", {"width": 8}),
+    ("resnet9", {"width": 8, "plain": True}),
 ]
 
 
