@@ -4,10 +4,8 @@ One folder a compiler and processor, and in it one small file a kernel,
 
     ~/.cache/minires/kernels-<hash of versions and processor>/<hash of the kernel and the sources it is made of>.o
 
-so nothing in it is ever out of date: what changed has another name. Machine code is run as it is read, hence three
-precautions: the folder is private (mode 0700) and ours, or it is not used; a file begins with a checksum of the rest, and
-one that does not match is as good as absent; files appear by renaming, whole or not at all, so any number of processes may
-start on an empty folder.
+so nothing in it is ever out of date: what changed has another name. Machine code is run as it is read, hence the precautions of
+private_files.py; files appear by renaming, so any number of processes may start on an empty folder.
 
 No failure here is an error. A folder that cannot be made, a full disk, a truncated file cost time: kernels are compiled
 again, and kept in memory.
@@ -18,21 +16,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import os
 import re
-import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from minires.kernels.cpu.machine import machine
+from minires.kernels.cpu.machine import compiler_versions, machine
+from minires.kernels.cpu.private_files import DAY, is_private, make_private, read_checked, user_cache, write_checked
 
-_MAGIC = b"minires kernel 1\n"
-_DAY = 24 * 3600
-_OLD = 30 * _DAY  # seconds after which what nobody read goes
+_OLD = 30 * DAY  # seconds after which what nobody read goes
 # What of Numba's own environment changes the code.
 _NUMBA_SETTINGS = (
     "OPT",
@@ -49,7 +44,7 @@ def version() -> str:
     """The hash of what shapes every kernel's code beside its sources: compiler and processor."""
     here = machine()
     settings = [os.environ.get(f"NUMBA_{name}", "") for name in _NUMBA_SETTINGS]
-    words = [sys.version, sys.platform, here.cpu, here.features, *_compiler_versions(), *settings]
+    words = [sys.version, sys.platform, here.cpu, here.features, *compiler_versions(), *settings]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
@@ -68,7 +63,7 @@ def source_digest(module: str) -> str:
 
 _PACKAGE = __name__.rpartition(".")[0] + "."
 # They decide where and when a task runs, not what it is; changing them keeps the compiled kernels.
-_NOT_IN_CODE = {"ahead", "cache", "lazy", "machine", "memory", "tasks", "threads"}
+_NOT_IN_CODE = {"ahead", "cache", "elf", "lazy", "machine", "memory", "private_files", "tasks", "threads"}
 _IMPORT = re.compile(rb"^from minires\.kernels\.cpu(?:\.(\w+))? import ([\w, ]*)", re.MULTILINE)
 
 
@@ -84,51 +79,6 @@ def _imports(name: str) -> set[str]:
     for module, names in _IMPORT.findall(_source(name)):
         found |= {module.decode()} if module else {word.strip() for word in names.decode().split(",")}
     return found - _NOT_IN_CODE
-
-
-def _compiler_versions() -> Iterator[str]:
-    """Numba's and llvmlite's version files, read and not imported: the import costs more than loading all kernels."""
-    for name in ("numba", "llvmlite"):
-        found = importlib.util.find_spec(name)
-        for folder in found.submodule_search_locations or () if found else ():
-            with contextlib.suppress(OSError):
-                yield (Path(folder) / "_version.py").read_text()
-
-
-def user_cache() -> Path:
-    """Where this system keeps a user's caches.
-
-    Raises:
-        RuntimeError: the user has no home.
-    """
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(given) if os.path.isabs(given) else Path.home() / ".cache"
-
-
-def make_private(folder: Path) -> bool:
-    """Make `folder`, or find it; whether it is ours alone and can be written."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        return is_private(folder) and os.access(folder, os.W_OK | os.X_OK)
-    except OSError:
-        return False
-
-
-def is_private(folder: Path) -> bool:
-    """Whether `folder` is a real folder that belongs to this user and that nobody else may write to."""
-    try:
-        found = folder.lstat()
-    except OSError:
-        return False
-    if not stat.S_ISDIR(found.st_mode):
-        return False
-    return not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
 
 
 class Cache:
@@ -179,7 +129,7 @@ class Cache:
         """The machine code under `key`; None if there is none, or none that is whole."""
         code = self._memory.get(key)
         if code is None and self.folder is not None:
-            code = _read(self.folder / f"{key}.o")
+            code = read_checked(self.folder / f"{key}.o")
         if code is None:
             self.misses += 1
         else:
@@ -193,7 +143,7 @@ class Cache:
             return
         if self.stored == 0:
             remove_old(self.folder)
-        if _write(self.folder / f"{key}.o", code):
+        if write_checked(self.folder / f"{key}.o", code):
             self.stored += 1
 
     @property
@@ -208,39 +158,6 @@ class Cache:
     def disk_bytes(self) -> int:
         """Bytes of the kernels on disk."""
         return 0 if self.folder is None else sum(file.stat().st_size for file in self.folder.glob("*.o"))
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            data = file.read()
-            age = time.time() - os.fstat(file.fileno()).st_mtime
-    except OSError:
-        return None
-    head, code = data[: len(_MAGIC) + 32], data[len(_MAGIC) + 32 :]
-    if head != _MAGIC + hashlib.sha256(code).digest():
-        return None
-    if age > _DAY:
-        with contextlib.suppress(OSError):
-            os.utime(path)  # it is in use
-    return code
-
-
-def _write(path: Path, code: bytes) -> bool:
-    """Write a file that is there whole or not at all; False where that cannot be."""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
-    except OSError:
-        return False
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_MAGIC + hashlib.sha256(code).digest() + code)
-        os.replace(temporary, path)
-        return True
-    except OSError:  # the disk is full, or (Windows) another process reads the file, which is the same one
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        return False
 
 
 def remove_old(folder: Path, now: float | None = None) -> None:

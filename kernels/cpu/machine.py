@@ -15,11 +15,18 @@ another machine's kernels can be tested here, as far as this one can run them.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib.util
+import itertools
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from minires.kernels.cpu.private_files import is_private, make_private, read_checked, user_cache, write_checked
 
 
 @dataclass(frozen=True)
@@ -76,23 +83,68 @@ def machine() -> Machine:
 
 
 def _cpu() -> str:
-    from llvmlite.binding import get_host_cpu_name
-
-    return os.environ.get("NUMBA_CPU_NAME") or get_host_cpu_name()
+    return os.environ.get("NUMBA_CPU_NAME") or host()[0]
 
 
 def _features() -> str:
-    from llvmlite.binding import get_host_cpu_features
-
     given = os.environ.get("NUMBA_CPU_FEATURES")
     if given is not None:
         return given
     if os.environ.get("NUMBA_CPU_NAME", "").lower() == "generic":
         return ""  # as Numba reads it: what every machine of this architecture can
+    return host()[1]
+
+
+@cache
+def host() -> tuple[str, str]:
+    """LLVM's name of this processor, and its list of the processor's features.
+
+    To load LLVM for these two words takes longer than to load all kernels of a network. So the answer is kept on disk, under
+    the hash of what Linux says of the processor; elsewhere LLVM is asked each time.
+    """
+    file = _answer_file()
+    kept = read_checked(file) if file is not None and is_private(file.parent) else None
+    if kept is not None:
+        name, _, features = kept.decode().partition("\n")
+        return name, features
+    from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
+
+    name = get_host_cpu_name()
     try:
-        return str(get_host_cpu_features().flatten())
+        features = str(get_host_cpu_features().flatten())
     except RuntimeError:  # LLVM does not know this processor
-        return ""
+        features = ""
+    if file is not None and make_private(file.parent):
+        write_checked(file, f"{name}\n{features}".encode())
+    return name, features
+
+
+# What /proc/cpuinfo says of one processor and not of its kind.
+_OF_ONE = {b"processor", b"cpu MHz", b"physical id", b"core id", b"apicid", b"initial apicid", b"siblings", b"bogomips"}
+
+
+def _answer_file(cpuinfo: Path = Path("/proc/cpuinfo")) -> Path | None:
+    """Where the answer for this processor lies; None where it cannot be told from others, or there is no place."""
+    try:
+        with cpuinfo.open("rb") as file:
+            first = list(itertools.takewhile(bytes.strip, file))  # up to the first empty line: the first processor
+        folder = user_cache() / "minires" / "processor"
+    except (OSError, RuntimeError):
+        return None
+    kind = b"".join(line for line in first if line.partition(b":")[0].strip() not in _OF_ONE)
+    if b":" not in kind:
+        return None
+    words = [kind, *(text.encode() for text in compiler_versions())]
+    return folder / hashlib.sha256(b"\0".join(words)).hexdigest()[:16]
+
+
+def compiler_versions() -> Iterator[str]:
+    """Numba's and llvmlite's version files, read and not imported: the import costs more than loading all kernels."""
+    for name in ("numba", "llvmlite"):
+        found = importlib.util.find_spec(name)
+        for folder in found.submodule_search_locations or () if found else ():
+            with contextlib.suppress(OSError):
+                yield (Path(folder) / "_version.py").read_text()
 
 
 _SYS = Path("/sys/devices/system/cpu/cpu0/cache")

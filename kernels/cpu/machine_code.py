@@ -1,18 +1,20 @@
 """From a Python function, or from LLVM's form, to bytes of machine code, and from those bytes to an address.
 
 The two halves are apart because their costs are. Compiling needs Numba, whose import and first steps take the better part
-of a second, and tenths of a second a kernel. Loading needs LLVM's linker alone: 0.1 ms a kernel. So what is compiled is a
-plain object file with one function and no trace of Numba's run-time in it, and a process that finds its kernels in the cache
-never imports Numba.
+of a second, and tenths of a second a kernel. Loading needs a linker alone (elf.py, or where that cannot, LLVM's): 0.1 ms a
+kernel. So what is compiled is a plain object file with one function and no trace of Numba's run-time in it, and a process
+that finds its kernels in the cache imports neither Numba nor LLVM.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from minires.kernels.cpu.elf import NotLinkableError, link
 from minires.kernels.cpu.lazy import ir, types
 from minires.kernels.cpu.machine import machine
 
@@ -54,6 +56,8 @@ def load(code: bytes, symbol: str) -> int:
     Raises:
         RuntimeError: `code` is not an object file of this machine, or has no such function.
     """
+    with contextlib.suppress(NotLinkableError):
+        return link(code, symbol)
     import llvmlite.binding as llvm
 
     with _lock:
