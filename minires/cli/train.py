@@ -97,7 +97,7 @@ def add_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) 
 
 def run(args: argparse.Namespace) -> int:
     """Train, alone or together; print the report."""
-    if args.distributed is None:
+    if getattr(args, "distributed", None) is None:  # finetune, which trains too, has no such option
         return _train(args)
     from minires.cli.together import run_together
 

@@ -99,7 +99,9 @@ def test_activation_of_large_numbers_and_infinity_equals_torch(name, dtype):
     """Values and, where they are finite in torch, gradients. (At an infinity itself several of torch's are NaN.)"""
     mine, theirs, _ = ACTIVATIONS[name]
     compare(mine, theirs, np.array([-1e4, -800.0, -90.0, 90.0, 800.0, 1e4], dtype), dtype=dtype, second=False)
-    compare(mine, theirs, np.array([-np.inf, np.inf, -1e30, 1e30], dtype), dtype=dtype, gradients=False)
+    # In float32 torch's answer at an infinity is the processor's: with AVX-512 its gelu(inf) is NaN. Float64 judges.
+    ends = np.array([-np.inf, np.inf, -1e30, 1e30], dtype)
+    compare(mine, lambda x: theirs(x.double()).to(x.dtype), ends, dtype=dtype, gradients=False)
 
 
 @pytest.mark.parametrize("name", ["relu", "hardtanh", "relu6"])
