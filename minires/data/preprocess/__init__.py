@@ -11,7 +11,7 @@
 
 from minires.data.preprocess.configs import from_huggingface, from_timm, torchvision
 from minires.data.preprocess.decode import EXTENSIONS, decode_image, find_images
-from minires.data.preprocess.for_model import transform_for
+from minires.data.preprocess.for_model import imagenet_class_names, transform_for
 from minires.data.preprocess.resize import INTERPOLATIONS, resize
 from minires.data.preprocess.transform import ImageTransform, Resize
 
@@ -24,6 +24,7 @@ __all__ = [
     "find_images",
     "from_huggingface",
     "from_timm",
+    "imagenet_class_names",
     "resize",
     "torchvision",
     "transform_for",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from minires.infer.plan import Plan
     from minires.nn import Module
 
-__all__ = ["class_names", "transform_for"]
+__all__ = ["class_names", "imagenet_class_names", "transform_for"]
 
 logger = logging.getLogger("minires")
 
@@ -74,7 +75,7 @@ def transform_for(
             f"transform_for: the network takes {network.channels} channel(s), {transform.source} gives values for "
             f"{transform.channels}; give mean and std for {network.channels}"
         )
-    names = class_names(model) or transform.class_names
+    names = class_names(model) or transform.class_names or _of_imagenet(network, transform)
     if names is not None and network.classes is not None and len(names) != network.classes:
         logger.warning(
             "transform_for: %d class names are known, the network has %d classes; they are not used",
@@ -106,6 +107,29 @@ def class_names(model: Module | Plan) -> tuple[str, ...] | None:
     described = merged.get("label_descriptions")
     described = described if isinstance(described, Mapping) else {}
     return tuple(str(described.get(name, name)) for name in names)
+
+
+@cache
+def imagenet_class_names() -> tuple[str, ...]:
+    """The 1,000 classes of ImageNet's challenge of 2012, in the order of every published network: of their WordNet numbers.
+
+    Source: Russakovsky et al. 2015 (arXiv 1409.0575); the first word of each synset, as torchvision gives it.
+    """
+    return tuple(Path(__file__).with_name("imagenet_classes.txt").read_text(encoding="utf-8").splitlines())
+
+
+def _of_imagenet(network: _Network, transform: ImageTransform) -> tuple[str, ...] | None:
+    """ImageNet's names for a network for large colour images with 1,000 outputs, where its library's preparation is used: timm
+    knows its networks' classes by their number as well.
+    """
+    if (network.channels, network.classes, network.small) != (3, 1000, False) or transform.source == "the caller":
+        return None
+    if transform.source.startswith("torchvision") and "assumed" not in transform.source:
+        return imagenet_class_names()  # known by the name and hash of the file
+    if "timm" in transform.source or "assumed" in transform.source:
+        logger.warning("transform_for: the 1,000 outputs are taken for the classes of ImageNet's challenge of 2012")
+        return imagenet_class_names()
+    return None
 
 
 def _found(model: Module | Plan, image_size: int | None) -> ImageTransform | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minires
-from minires.data.preprocess import Resize, from_huggingface, from_timm, torchvision, transform_for
+from minires.data.preprocess import Resize, from_huggingface, from_timm, imagenet_class_names, torchvision, transform_for
 from minires.data.preprocess import configs as configs_module
 from minires.errors import ArgumentError, CheckpointError, UnknownNameError
 from minires.io.safetensors import save_file
@@ -197,7 +197,8 @@ def test_from_timm_refuses_what_means_nothing(config: dict[str, Any], message: s
 def model_with(**beside: Any) -> Any:
     """A small network as `load_model` leaves it."""
     with init.skipped():  # nobody looks at the weights
-        model = minires.models.build(beside.pop("name", "resnet18"), num_classes=3, **beside.pop("options", {}))
+        name, classes = beside.pop("name", "resnet18"), beside.pop("num_classes", 3)
+        model = minires.models.build(name, num_classes=classes, **beside.pop("options", {}))
     model.eval()
     for name in ("pretrained_config", "preprocess_config", "weights_file"):
         setattr(model, name, beside.get(name))
@@ -252,6 +253,35 @@ def test_transform_for_announces_what_it_assumes(caplog: pytest.LogCaptureFixtur
     assert transform.resize == Resize("shorter", 256, 256) and transform.source == "torchvision's V1, assumed"
     assert "nothing beside the weights says how images are prepared. Assumed" in caplog.text
     assert "shorter side to 256 (bilinear), centre 224x224" in caplog.text
+
+
+def test_imagenet_names_are_those_of_torchvision_in_its_order() -> None:
+    names = imagenet_class_names()
+    assert len(names) == len(set(names)) == 1000
+    # Russakovsky et al.: by WordNet number; every published label file has these at these places.
+    known = {0: "tench", 1: "goldfish", 207: "golden retriever", 281: "tabby", 282: "tiger cat", 285: "Egyptian cat",
+             340: "zebra", 463: "bucket", 985: "daisy", 999: "toilet tissue"}  # fmt: skip
+    assert {place: names[place] for place in known} == known
+    meta = pytest.importorskip("torchvision.models._meta", reason="torchvision is not installed")
+    assert list(names) == meta._IMAGENET_CATEGORIES
+
+
+def test_a_thousand_outputs_of_a_published_network_are_imagenets(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    thousand = {"options": {}, "num_classes": 1000}
+    published = transform_for(model_with(**thousand, weights_file="resnet18-f37072fd.pth"))
+    assert published.class_names == imagenet_class_names()
+    assert caplog.messages == []  # known by the file's own name
+    assert transform_for(model_with(**thousand)).class_names == imagenet_class_names()
+    assert "taken for the classes of ImageNet's challenge" in caplog.text
+    timm = {"architecture": "resnet18", "pretrained_cfg": {"crop_pct": 0.95}}
+    beside = {"pretrained_config": timm, "preprocess_config": timm["pretrained_cfg"]}
+    assert transform_for(model_with(**thousand, **beside)).class_names == imagenet_class_names()
+    assert transform_for(model_with(**thousand, preprocess_config=PROCESSOR)).class_names is None  # id2label would say it
+    assert transform_for(model_with(**thousand), image_size=224, mean=0.5, std=0.5).class_names is None
+    assert transform_for(model_with(num_classes=999)).class_names is None
+    small = model_with(**{**thousand, "name": "resnet8"})
+    assert transform_for(small, image_size=32, mean=0.5, std=0.5).class_names is None
 
 
 def test_transform_for_takes_the_callers_values() -> None:
