@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,6 +37,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def seeded() -> None:
     """Each test draws the same random numbers, whatever ran before it."""
     minires.manual_seed(0)
+
+
+@pytest.fixture
+def transformers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Hugging Face's library, quietly; a test that asks for it is skipped where it is missing."""
+    from tests.io import judges
+
+    monkeypatch.setitem(sys.modules, "kernels", None)  # it looks for a package of this name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if importlib.util.find_spec("torchvision") is not None:
+            judges.torchvision()  # which it imports, and which may not load without help
+        module = pytest.importorskip("transformers", reason="transformers, the judge, is not installed")
+        module.utils.logging.disable_progress_bar()
+        module.utils.logging.set_verbosity_error()
+        yield module
 
 
 @pytest.fixture

@@ -93,7 +93,9 @@ def test_export_safetensors_fills_the_same_network_in_torch(here: Path, capsys: 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "resnet50d", "seresnet18"])
 def test_export_safetensors_is_loaded_by_timm(name: str, here: Path) -> None:
-    timm = pytest.importorskip("timm", reason="timm, the judge, is not installed", exc_type=ImportError)
+    from tests.io import judges
+
+    timm = judges.timm()
     from safetensors.torch import load_file as load_with_torch
 
     from tests.torch_oracle import torch
@@ -172,7 +174,7 @@ def test_export_c_without_a_compiler_says_so(
     assert "  unverified  not run: there is no C compiler here\n" in capsys.readouterr().out
 
 
-def test_export_hf_is_opened_by_transformers(here: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_hf_is_opened_by_transformers(here: Path, capsys: Any, transformers: Any) -> None:
     """From timm's layout to theirs: weights, class names and how images are prepared."""
     from tests.io.checkpoints import folder, twin
     from tests.torch_oracle import torch
@@ -200,9 +202,6 @@ def test_export_hf_is_opened_by_transformers(here: Path, capsys: Any, monkeypatc
         "model.safetensors",
         "preprocessor_config.json",
     ]
-    monkeypatch.setitem(__import__("sys").modules, "kernels", None)  # transformers looks for a package of this name
-    transformers = pytest.importorskip("transformers", reason="transformers, the judge, is not installed")
-    transformers.utils.logging.disable_progress_bar()
     theirs = transformers.AutoModelForImageClassification.from_pretrained("out").eval()
     assert theirs.config.id2label == dict(enumerate("abcdefg"))
     x = torch.tensor(images(2, 3, 64, 64, dtype="float32"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +24,6 @@ pytestmark = pytest.mark.usefixtures("reference_kernels")
 
 NAMES = ["tench", "goldfish", "great white shark", "tiger shark", "hammerhead", "electric ray", "stingray"]
 WITHIN = 1e-5  # of a probability: float32 roundings of two implementations through some ten layers
-
-
-@pytest.fixture
-def transformers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setitem(sys.modules, "kernels", None)  # it looks for a package of this name
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = pytest.importorskip("transformers", reason="transformers, the judge, is not installed")
-        module.utils.logging.disable_progress_bar()
-        module.utils.logging.set_verbosity_error()
-        yield module
 
 
 def photos(path: Path, count: int = 3) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +27,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_save_huggingface_is_opened_by_transformers(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_huggingface_is_opened_by_transformers(case: str, tmp_path: Path, transformers: Any) -> None:
     from tests.torch_oracle import torch
 
-    monkeypatch.setitem(__import__("sys").modules, "kernels", None)  # it looks for a package of this name
     name, options = CASES[case]
     net = small(name, **options)
     written = save_huggingface(net, tmp_path / "net", class_names=["ä", "b", "c", "d", "e"])
     assert [file.name for file in written] == ["model.safetensors", "config.json"]
     x = images(2, options.get("in_channels", 3), 64, 64, dtype="float32")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        transformers = pytest.importorskip("transformers", reason="transformers, the judge, is not installed")
-        transformers.utils.logging.disable_progress_bar()
-        judge, loading = transformers.ResNetForImageClassification.from_pretrained(
-            tmp_path / "net", output_loading_info=True
-        )
-        with torch.no_grad():
-            y = judge.eval()(torch.tensor(x)).logits.numpy()
+    judge, loading = transformers.ResNetForImageClassification.from_pretrained(
+        tmp_path / "net", output_loading_info=True
+    )
+    with torch.no_grad():
+        y = judge.eval()(torch.tensor(x)).logits.numpy()
     assert not any(loading.values()), loading  # no missing, unexpected or mismatched names
     assert judge.config.id2label == dict(enumerate(["ä", "b", "c", "d", "e"]))
     assert_close(y, eager(net, x), "float32", n=512)

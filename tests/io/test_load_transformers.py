@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +40,9 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def hf(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """transformers, quietly."""
-    monkeypatch.setitem(__import__("sys").modules, "kernels", None)  # it looks for a package of this name
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        reason = "transformers, the judge, is not installed (pip install 'minires[test]')"
-        module = pytest.importorskip("transformers", reason=reason)
-        module.utils.logging.disable_progress_bar()
-        yield module
+def hf(transformers: Any) -> Any:
+    """By its short name."""
+    return transformers
 
 
 def network(hf: Any, **config: Any) -> Any:

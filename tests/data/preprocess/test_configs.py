@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 import minires
-from minires.data.preprocess import Resize, from_huggingface, from_timm, imagenet_class_names, torchvision, transform_for
+from minires.data.preprocess import (
+    Resize,
+    from_huggingface,
+    from_timm,
+    imagenet_class_names,
+    torchvision,
+    transform_for,
+)
 from minires.data.preprocess import configs as configs_module
 from minires.errors import ArgumentError, CheckpointError, UnknownNameError
 from minires.io.safetensors import save_file
@@ -277,7 +284,9 @@ def test_a_thousand_outputs_of_a_published_network_are_imagenets(caplog: pytest.
     timm = {"architecture": "resnet18", "pretrained_cfg": {"crop_pct": 0.95}}
     beside = {"pretrained_config": timm, "preprocess_config": timm["pretrained_cfg"]}
     assert transform_for(model_with(**thousand, **beside)).class_names == imagenet_class_names()
-    assert transform_for(model_with(**thousand, preprocess_config=PROCESSOR)).class_names is None  # id2label would say it
+    assert (
+        transform_for(model_with(**thousand, preprocess_config=PROCESSOR)).class_names is None
+    )  # id2label would say it
     assert transform_for(model_with(**thousand), image_size=224, mean=0.5, std=0.5).class_names is None
     assert transform_for(model_with(num_classes=999)).class_names is None
     small = model_with(**{**thousand, "name": "resnet8"})
