@@ -51,20 +51,26 @@ sys.exit(main(sys.argv[1:]))
 
 
 def together(
-    ranks: int, *words: str, cwd: Path, hook: str = "", code: int | None = 0, seconds: float = 120
+    ranks: int,
+    *words: str,
+    cwd: Path,
+    hook: str = "",
+    code: int | None = 0,
+    seconds: float = 120,
+    kernels: str = "reference",
 ) -> tuple[str, str]:
     """Run it on so many ranks; it must end with this code, in time. Returns standard output and error."""
-    process = launch(ranks, "-c", SCRIPT.format(hook=hook), *words, *TOGETHER, cwd=cwd, MINIRES_KERNELS="reference")
+    process = launch(ranks, "-c", SCRIPT.format(hook=hook), *words, *TOGETHER, cwd=cwd, MINIRES_KERNELS=kernels)
     found, out, err = ended(process, seconds)
     assert found == code if code is not None else found != 0, f"{found}\n{out}\n{err}"
     assert "Traceback" not in err
     return out, err
 
 
-def single(*words: str, cwd: Path) -> None:
+def single(*words: str, cwd: Path, kernels: str = "reference") -> None:
     """One process, without MPI."""
     cwd.mkdir(exist_ok=True)
-    env = environment(MINIRES_KERNELS="reference", MINIRES_THREADS="1")
+    env = environment(MINIRES_KERNELS=kernels, MINIRES_THREADS="1")
     command = [sys.executable, "-c", SCRIPT.format(hook=""), *words]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -88,16 +94,29 @@ def test_ranks_train_what_one_process_trains(one: Path, tmp_path: Path, ranks: i
     folder = tmp_path / RUN
     assert f"ranks   {ranks} processes" in out
     assert out.count("test accuracy by class") == 1  # rank 0 alone speaks
-    ours, theirs = weights(folder), weights(one)
-    assert list(ours) == list(theirs)
-    for name in ours:  # in float32, after ten steps; test_group.py compares in float64
-        np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-3, atol=2e-4, err_msg=name)
+    assert_nearly_the_same(folder, one)
     for a, b in zip(rows(folder), rows(one), strict=True):
-        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
         assert a["val_accuracy"] == b["val_accuracy"]
     names = {path.name for path in one.iterdir()}
     assert {path.name for path in folder.iterdir()} == names
     assert json.loads((folder / "env.json").read_text())["ranks"] == ranks
+
+
+def assert_nearly_the_same(ours: Path, theirs: Path) -> None:
+    """Weights and losses of two runs, but for the rounding of ten steps in float32; test_group.py compares in float64."""
+    mine, other = weights(ours), weights(theirs)
+    assert list(mine) == list(other)
+    for name in mine:
+        np.testing.assert_allclose(mine[name], other[name], rtol=2e-3, atol=2e-4, err_msg=name)
+    for a, b in zip(rows(ours), rows(theirs), strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+
+
+def test_ranks_train_what_one_process_trains_on_the_fast_kernels(tmp_path: Path) -> None:
+    pytest.importorskip("numba", reason="the cpu kernel set is compiled by numba, which is not installed")
+    single(*TRAIN, cwd=tmp_path / "one", kernels="cpu")
+    together(2, *TRAIN, cwd=tmp_path, kernels="cpu")
+    assert_nearly_the_same(tmp_path / RUN, tmp_path / "one" / RUN)
 
 
 def test_the_same_ranks_give_the_same_bits_and_go_on_with_them(tmp_path: Path) -> None:
@@ -135,8 +154,7 @@ def test_a_signal_that_one_rank_hears_stops_all_and_is_saved(one: Path, tmp_path
     tree = archive.load(tmp_path / RUN / "last.ckpt")
     assert tree["progress"]["batch"] in (3, 4)  # the step in which it came, or the next: all stop at the same one
     together(3, *RESUME, cwd=tmp_path)  # and as many as there are now go on
-    for name, array in weights(tmp_path / RUN).items():
-        np.testing.assert_allclose(array, weights(one)[name], rtol=2e-3, atol=2e-4, err_msg=name)
+    assert_nearly_the_same(tmp_path / RUN, one)
     resumed = json.loads((tmp_path / RUN / "env.json").read_text())["resumed"]
     assert [each["ranks"] for each in resumed] == [3]
     assert "the run began with" in (tmp_path / RUN / "log.txt").read_text()
@@ -157,8 +175,7 @@ def test_a_killed_rank_ends_the_others_and_the_run_goes_on_with_another_number(
     else:
         together(3, *RESUME, cwd=tmp_path)
     assert len(rows(tmp_path / RUN)) == 2
-    for name, array in weights(tmp_path / RUN).items():
-        np.testing.assert_allclose(array, weights(one)[name], rtol=2e-3, atol=2e-4, err_msg=name)
+    assert_nearly_the_same(tmp_path / RUN, one)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
