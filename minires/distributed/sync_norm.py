@@ -19,6 +19,7 @@ dL/dweight and dL/dbias stay each rank's own sums: they are added up with all ot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,10 @@ from minires.distributed.group import Array, Group, current
 from minires.errors import GradError, ShapeError
 from minires.kernels.private import PrivateArray, to_plain
 from minires.ops.batch_norm import batch_norm, check_arguments, update_running_statistics, values_per_channel
+from minires.ops.batch_norm_relu import batch_norm_relu, check_shortcut
 from minires.tensor import Tensor
 
-__all__ = ["sync_batch_norm"]
+__all__ = ["sync_batch_norm", "sync_batch_norm_relu"]
 
 
 def merge_moments(count: Array, mean: Array, m2: Array) -> tuple[float, Array, Array]:
@@ -54,6 +56,24 @@ def merge_moments(count: Array, mean: Array, m2: Array) -> tuple[float, Array, A
     return n, total_mean, total_m2 / max(n, 1.0)
 
 
+def shared_moments(kernels: Any, x: Any, eps: float, group: Group) -> tuple[Array, Array, float]:
+    """Mean and biased variance (C,) of every channel over the batches of all ranks, and over how many values.
+
+    Raises:
+        ShapeError: over one value alone.
+    """
+    _, mean, var = kernels.batch_norm_train(x, None, None, eps)
+    values, c = values_per_channel(x), x.shape[1]
+    every = group.gather(np.concatenate([[values], mean, var * values]))
+    count, mean, var = merge_moments(every[:, 0], every[:, 1 : 1 + c], every[:, 1 + c :])
+    if count == 1:
+        raise ShapeError(
+            "sync_batch_norm: training needs more than one value per channel, over all processes, to have a variance, got "
+            f"input.shape = {tuple(x.shape)}; use a larger batch, or training=False (module.eval())"
+        )
+    return mean, var, count
+
+
 class SyncBatchNormTrain(Op):
     """y = (x - mean) / sqrt(var + eps) * weight + bias, mean and biased var over the batches of all ranks. Saves: x, weight."""
 
@@ -62,26 +82,15 @@ class SyncBatchNormTrain(Op):
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, eps: float, group: Group) -> Any:
-        _, mean, var = ctx.kernels.batch_norm_train(x, None, None, eps)
-        values = values_per_channel(x)
-        every = group.gather(np.concatenate([[values], mean, var * values]))
-        c = x.shape[1]
-        count, mean, var = merge_moments(every[:, 0], every[:, 1 : 1 + c], every[:, 1 + c :])
-        if count == 1:
-            raise ShapeError(
-                "sync_batch_norm: training needs more than one value per channel, over all processes, to have a variance, got "
-                f"input.shape = {tuple(x.shape)}; use a larger batch, or training=False (module.eval())"
-            )
+        mean, var, count = shared_moments(ctx.kernels, x, eps, group)
         ctx.save_for_backward(x, weight)
-        ctx.statistics = mean, var
-        ctx.rest = eps, count, group
+        ctx.constants = mean, var, eps, count, group
         ctx.mark_non_differentiable(mean, var)
         return ctx.kernels.batch_norm_eval(x, weight, bias, mean, var, eps), mean, var, np.float64(count)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any, *unused: Any) -> Any:
-        x, weight = ctx.saved_tensors
-        grads = apply(SyncBatchNormBackward, grad_y, x, weight, *ctx.statistics, *ctx.rest)
+        grads = apply(SyncBatchNormBackward, grad_y, *ctx.saved_tensors, *ctx.constants)
         return tuple(g if wanted else None for g, wanted in zip(grads, ctx.needs_input_grad, strict=False))
 
 
@@ -95,19 +104,75 @@ class SyncBatchNormBackward(Op):
     def forward(
         ctx: Any, grad_y: Any, x: Any, weight: Any, mean: Any, var: Any, eps: float, count: float, group: Group
     ) -> Any:
-        grad_x, grad_weight, grad_bias = ctx.kernels.batch_norm_eval_backward(grad_y, x, weight, mean, var, eps)
-        sums = np.stack([grad_weight, grad_bias]).astype(np.float64)
-        group.sum(sums)
-        scale = (1.0 if weight is None else weight) / np.sqrt(var + eps)
-        of_x_hat, constant = (-scale * sums / max(count, 1.0)).astype(grad_weight.dtype)
-        rest = ctx.kernels.batch_norm_eval(x, of_x_hat, constant, mean, var, eps)
-        return _added(grad_x, rest), grad_weight, grad_bias
+        parts = ctx.kernels.batch_norm_eval_backward(grad_y, x, weight, mean, var, eps)
+        return _through_statistics(ctx.kernels, parts, x, weight, mean, var, eps, count, group)
 
     @staticmethod
     def backward(ctx: Any, *unused: Any) -> Any:
-        raise GradError(
-            "sync_batch_norm: the second derivative is not there (as in torch); use BatchNorm2d where it is needed"
+        raise _no_second_derivative()
+
+
+class SyncBatchNormReLUTrain(Op):
+    """relu(SyncBatchNormTrain(x) [+ shortcut]), fused as in `ops.batch_norm_relu`. Saves: x, y, weight."""
+
+    name = "sync_batch_norm_relu"
+    structured = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any, shortcut: Any, eps: float, group: Group) -> Any:
+        mean, var, count = shared_moments(ctx.kernels, x, eps, group)
+        y = ctx.kernels.batch_norm_relu_eval(x, weight, bias, mean, var, eps, shortcut)
+        ctx.save_for_backward(x, y, weight)
+        ctx.constants = mean, var, eps, count, group
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var, np.float64(count)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Any, *unused: Any) -> Any:
+        x, y, weight = ctx.saved_tensors
+        return apply(SyncBatchNormReLUBackward, grad_y, y, x, weight, *ctx.constants, ctx.needs_input_grad[3])
+
+
+class SyncBatchNormReLUBackward(Op):
+    """grad_x, grad_weight, grad_bias and, if wanted, grad_shortcut of SyncBatchNormReLUTrain."""
+
+    name = "sync_batch_norm_relu_backward"
+    structured = True
+
+    @staticmethod
+    def forward(
+        ctx: Any, grad_y: Any, y: Any, x: Any, weight: Any, mean: Any, var: Any, eps: float, count: float, group: Group,
+        has_shortcut: bool,
+    ) -> Any:  # fmt: skip
+        *parts, to_shortcut = ctx.kernels.batch_norm_relu_eval_backward(
+            grad_y, y, x, weight, mean, var, eps, has_shortcut
         )
+        grads = _through_statistics(ctx.kernels, parts, x, weight, mean, var, eps, count, group)
+        return (*grads, to_shortcut) if has_shortcut else grads
+
+    @staticmethod
+    def backward(ctx: Any, *unused: Any) -> Any:
+        raise _no_second_derivative()
+
+
+def _through_statistics(
+    kernels: Any, parts: Sequence[Any], x: Any, weight: Any, mean: Any, var: Any, eps: float, count: float, group: Group
+) -> tuple[Any, Any, Any]:
+    """From the derivatives with constant statistics, `parts`, to those with statistics that all ranks' x move (see the top of
+    this file).
+    """
+    grad_x, grad_weight, grad_bias = parts
+    sums = np.stack([grad_weight, grad_bias]).astype(np.float64)
+    group.sum(sums)
+    scale = (1.0 if weight is None else weight) / np.sqrt(var + eps)
+    of_x_hat, constant = (-scale * sums / max(count, 1.0)).astype(grad_weight.dtype)
+    return _added(grad_x, kernels.batch_norm_eval(x, of_x_hat, constant, mean, var, eps)), grad_weight, grad_bias
+
+
+def _no_second_derivative() -> GradError:
+    return GradError(
+        "sync_batch_norm: the second derivative is not there (as in torch); use BatchNorm2d where it is needed"
+    )
 
 
 def _added(a: Any, b: Any) -> Any:
@@ -132,10 +197,37 @@ def sync_batch_norm(
     Args, Returns and Raises: as F.batch_norm's. N may differ between ranks, and may be 0 on some.
     """
     group = current()
-    if not training or group.size == 1:
-        return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     checked = (input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if not training or group.size == 1:
+        return batch_norm(*checked)
     check_arguments("sync_batch_norm", *checked, values=0)
     y, mean, var, count = apply(SyncBatchNormTrain, input, weight, bias, float(eps), group)
+    update_running_statistics(running_mean, running_var, mean, var, momentum, int(count.item()))
+    return y
+
+
+def sync_batch_norm_relu(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    shortcut: Tensor | None = None,
+) -> Tensor:
+    """relu(sync_batch_norm(input, ...) [+ shortcut]), fused.
+
+    Args, Returns and Raises: as F.batch_norm_relu's.
+    """
+    group = current()
+    checked = (input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if not training or group.size == 1:
+        return batch_norm_relu(*checked, shortcut)
+    check_arguments("sync_batch_norm_relu", *checked, values=0)
+    if shortcut is not None:
+        check_shortcut("sync_batch_norm_relu", input, shortcut)
+    y, mean, var, count = apply(SyncBatchNormReLUTrain, input, weight, bias, shortcut, float(eps), group)
     update_running_statistics(running_mean, running_var, mean, var, momentum, int(count.item()))
     return y

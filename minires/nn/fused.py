@@ -4,7 +4,7 @@
 the place of batch norm, and so that hooks see what they always saw:
 
     norm                                                          what runs
-    a BatchNorm2d that nobody looks into                          F.batch_norm_relu, the fused operation
+    a BatchNorm2d or SyncBatchNorm that nobody looks into         F.batch_norm_relu, or its like: the fused operation
     one with hooks or a forward of its own, a subclass of it,     norm(x), then F.relu or F.residual_relu
     GroupNorm, Identity, any other module
 
@@ -19,11 +19,12 @@ from typing import Any
 from minires.nn import functional as F
 from minires.nn.activation import ReLU
 from minires.nn.module import Module
-from minires.nn.norm import BatchNorm2d
+from minires.nn.norm import BatchNorm2d, SyncBatchNorm
 from minires.tensor import Tensor
 
 # As they are defined: a forward that was replaced, in an object or in its class, is another function.
-_FORWARD: dict[type[Module], Any] = {kind: kind.forward for kind in (BatchNorm2d, ReLU)}
+_FORWARD: dict[type[Module], Any] = {kind: kind.forward for kind in (BatchNorm2d, SyncBatchNorm, ReLU)}
+_NORMS = (BatchNorm2d, SyncBatchNorm)
 
 
 def norm_relu(norm: Module, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
@@ -39,8 +40,8 @@ def norm_relu(norm: Module, x: Tensor, shortcut: Tensor | None = None) -> Tensor
     Returns:
         As norm(x).
     """
-    if _is_plain(norm, BatchNorm2d):
-        return norm._normalize(F.batch_norm_relu, x, shortcut=shortcut)
+    if _is_plain(norm, *_NORMS):
+        return norm._normalize_relu(x, shortcut)
     y = norm(x)
     return F.relu(y) if shortcut is None else F.residual_relu(y, shortcut)
 
@@ -54,15 +55,14 @@ def run_in_order(modules: Iterable[Module], x: Any) -> Any:
                 x, waiting = norm_relu(waiting, x), None
                 continue
             x, waiting = waiting(x), None
-        if _is_plain(module, BatchNorm2d):
+        if _is_plain(module, *_NORMS):
             waiting = module
         else:
             x = module(x)
     return x if waiting is None else waiting(x)
 
 
-def _is_plain(module: Module, kind: type[Module]) -> bool:
-    """Whether `module` is exactly a `kind`, and to call it is to run the forward that `kind` defines, and no more."""
-    return (
-        type(module) is kind and getattr(module.forward, "__func__", None) is _FORWARD[kind] and not module._has_hooks()
-    )
+def _is_plain(module: Module, *kinds: type[Module]) -> bool:
+    """Whether `module` is exactly one of `kinds`, and to call it is to run the forward that its kind defines, and no more."""
+    kind = type(module)
+    return kind in kinds and getattr(module.forward, "__func__", None) is _FORWARD[kind] and not module._has_hooks()

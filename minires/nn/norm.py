@@ -121,6 +121,10 @@ class _BatchNorm(Module):
             **options,
         )
 
+    def _normalize_relu(self, input: Tensor, shortcut: Tensor | None) -> Tensor:
+        """relu(self(input) [+ shortcut]), as one operation."""
+        return self._normalize(F.batch_norm_relu, input, shortcut=shortcut)
+
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
@@ -158,6 +162,11 @@ class SyncBatchNorm(_BatchNorm):
         from minires.distributed.sync_norm import sync_batch_norm  # here: it is built on the engine, and few need it
 
         return self._normalize(sync_batch_norm, input)
+
+    def _normalize_relu(self, input: Tensor, shortcut: Tensor | None) -> Tensor:
+        from minires.distributed.sync_norm import sync_batch_norm_relu
+
+        return self._normalize(sync_batch_norm_relu, input, shortcut=shortcut)
 
     @classmethod
     def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:

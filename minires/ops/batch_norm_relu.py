@@ -155,16 +155,21 @@ def batch_norm_relu(
     """
     check_arguments("batch_norm_relu", input, running_mean, running_var, weight, bias, training, momentum, eps)
     if shortcut is not None:
-        check_tensor("batch_norm_relu", "shortcut", shortcut)
-        if shortcut.shape != input.shape:
-            raise ShapeError(
-                f"batch_norm_relu: shortcut must have input's shape {tuple(input.shape)}, got {tuple(shortcut.shape)}; "
-                "give the block a projection shortcut (1x1 convolution) where it changes channels or stride"
-            )
-        check_same_dtype("batch_norm_relu", input=input, shortcut=shortcut)
-        check_same_device("batch_norm_relu", input=input, shortcut=shortcut)
+        check_shortcut("batch_norm_relu", input, shortcut)
     if not training:
         return apply(BatchNormReLUEval, input, weight, bias, shortcut, running_mean, running_var, float(eps))
     y, mean, var = apply(BatchNormReLUTrain, input, weight, bias, shortcut, float(eps))
     update_running_statistics(running_mean, running_var, mean, var, momentum, values_per_channel(input))
     return y
+
+
+def check_shortcut(op: str, input: Any, shortcut: Any) -> None:
+    """What `batch_norm_relu` raises of its shortcut, under the name `op`."""
+    check_tensor(op, "shortcut", shortcut)
+    if shortcut.shape != input.shape:
+        raise ShapeError(
+            f"{op}: shortcut must have input's shape {tuple(input.shape)}, got {tuple(shortcut.shape)}; "
+            "give the block a projection shortcut (1x1 convolution) where it changes channels or stride"
+        )
+    check_same_dtype(op, input=input, shortcut=shortcut)
+    check_same_device(op, input=input, shortcut=shortcut)

@@ -29,6 +29,7 @@ from minires.distributed import (
 from minires.distributed.group import check_equal, gather_text
 from minires.errors import GradError
 from minires.nn import functional as F
+from minires.nn.fused import norm_relu
 from minires.optim import SGD
 from minires.tensor import Tensor
 
@@ -165,29 +166,40 @@ def _norms(dtype: type) -> tuple[nn.Module, nn.Module]:
 
 def _sync_norm(dtype: type, limit: float) -> None:
     for n, mean in ((9, 0.0), (size + 1, 50.0), (2, 0.0), (64, -3.0)):
-        shape = (n, 5, 4, 3)
-        x = (RNG.standard_normal(shape) + mean).astype(dtype)
-        g = RNG.standard_normal(shape).astype(dtype)
-        plain, shared = _norms(dtype)
-        whole = Tensor(x, requires_grad=True)
-        y = plain(whole)
-        (y * Tensor(g)).sum().backward()
-        part = _part(n)  # of two images a third rank gets none
-        own = Tensor(np.ascontiguousarray(x[part]), requires_grad=True)
-        out = shared(own)
-        (out * Tensor(np.ascontiguousarray(g[part]))).sum().backward()
-        for found, wanted in ((out, y.array[part]), (own.grad, whole.grad.array[part])):
-            np.testing.assert_allclose(found.array, wanted, rtol=0, atol=limit * 20)
-        for ours, theirs in zip(shared.parameters(), plain.parameters(), strict=True):
-            total = ours.grad.numpy().astype(np.float64)
-            group.sum(total)
-            np.testing.assert_allclose(total, theirs.grad.numpy(), rtol=0, atol=limit * 400)
-        for ours, theirs in zip(shared.buffers(), plain.buffers(), strict=True):
-            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=limit * 10)
-            rows = group.gather(np.atleast_1d(ours.numpy()))
-            assert (rows == rows[0]).all()
-        shared.eval(), plain.eval()
-        np.testing.assert_allclose(shared(own).array, plain(whole).array[part], rtol=0, atol=limit * 20)
+        for relu, with_shortcut in ((False, False), (True, False), (True, True)):
+            _sync_norm_of(n, mean, relu, with_shortcut, dtype, limit)
+
+
+def _sync_norm_of(n: int, mean: float, relu: bool, with_shortcut: bool, dtype: type, limit: float) -> None:
+    shape = (n, 5, 4, 3)
+    x = (RNG.standard_normal(shape) + mean).astype(dtype)
+    shortcut, g = (RNG.standard_normal(shape).astype(dtype) for _ in range(2))
+    part = _part(n)  # of two images a third rank gets none
+    norms = _norms(dtype)
+    outcome: list[list[np.ndarray]] = []
+    for norm, own in zip(norms, (slice(None), part), strict=True):
+        inputs = [Tensor(np.ascontiguousarray(a[own]), requires_grad=True) for a in (x, shortcut)]
+        given = inputs[1] if with_shortcut else None
+        y = norm_relu(norm, inputs[0], given) if relu else norm(inputs[0])
+        (y * Tensor(np.ascontiguousarray(g[own]))).sum().backward()
+        outcome.append([t.array for t in (y, *(i.grad for i in inputs[: 1 + with_shortcut]))])
+    plain, shared = norms
+    for wanted, found in zip(*outcome, strict=True):
+        np.testing.assert_allclose(found, wanted[part], rtol=0, atol=limit * 20)
+    for ours, theirs in zip(shared.parameters(), plain.parameters(), strict=True):
+        total = ours.grad.numpy().astype(np.float64)
+        group.sum(total)
+        np.testing.assert_allclose(total, theirs.grad.numpy(), rtol=0, atol=limit * 400)
+    for ours, theirs in zip(shared.buffers(), plain.buffers(), strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=limit * 10)
+        rows = group.gather(np.atleast_1d(ours.numpy()))
+        assert (rows == rows[0]).all()
+    shared.eval(), plain.eval()
+    own = Tensor(np.ascontiguousarray(x[part]))
+    wanted = norm_relu(plain, Tensor(x)).array if relu else plain(Tensor(x)).array
+    np.testing.assert_allclose(
+        (norm_relu(shared, own) if relu else shared(own)).array, wanted[part], rtol=0, atol=limit * 20
+    )
 
 
 def sync_norm_float64() -> None:
