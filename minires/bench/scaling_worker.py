@@ -56,6 +56,9 @@ class TimedGroup:
     def barrier(self) -> None:
         self._group.barrier()
 
+    def speaks_of_failure(self, patience: float) -> bool:
+        return self._group.speaks_of_failure(patience)
+
     def abort(self, code: int) -> None:
         self._group.abort(code)
 

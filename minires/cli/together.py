@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 __all__ = ["run_together"]
 
-GRACE = 2.0  # s: where all ranks fail alike, rank 0 says it first, for all
+GRACE = 5.0  # s that another rank waits for rank 0 to say what went wrong, and then for its own end
 
 
 def run_together(backend: str, work: Callable[[], int]) -> int:
@@ -40,8 +40,10 @@ def run_together(backend: str, work: Callable[[], int]) -> int:
         except LossNotFiniteError as error:  # every rank raises it at the same step
             return report_error(error) if group.rank == 0 else 4
         except BaseException as error:
+            if not group.speaks_of_failure(GRACE):
+                time.sleep(GRACE)  # rank 0 is about to end this process
+                group.abort(1)
             if group.rank:
-                time.sleep(GRACE)
                 print(f"minires: rank {group.rank} of {group.size}:", file=sys.stderr)
             code = report_error(error)
             sys.stderr.flush()

@@ -1,8 +1,8 @@
 """Who takes part, and what they can do together.
 
-Every method but `test` and `abort` is *collective*: all ranks must call it, in the same order, or they wait for each other for
-ever. So nothing that one rank alone knows (a signal, a clock, a NaN in its images) may decide whether a collective is
-called; it is first made common knowledge by `largest` or `sum`.
+Every method but `test`, `speaks_of_failure` and `abort` is *collective*: all ranks must call it, in the same order, or they wait
+for each other for ever. So nothing that one rank alone knows (a signal, a clock, a NaN in its images) may decide whether a
+collective is called; it is first made common knowledge by `largest` or `sum`.
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ class Group(Protocol):
         """Wait until every rank is here."""
         ...
 
+    def speaks_of_failure(self, patience: float) -> bool:
+        """Whether this rank, which has failed, is the one to say so: where all fail alike, one message is enough. Rank 0 speaks;
+        another one does if rank 0 has not within `patience` seconds. Not collective.
+        """
+        ...
+
     def abort(self, code: int) -> None:
         """End every process of the group with this exit code. Not collective: for a rank that cannot go on."""
         ...
@@ -108,6 +114,9 @@ class SingleProcess:
 
     def barrier(self) -> None:
         pass
+
+    def speaks_of_failure(self, patience: float) -> bool:
+        return True
 
     def abort(self, code: int) -> None:
         raise SystemExit(code)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 
 from minires.distributed.group import Array, DistributedError, Pending
 
+_SAID = 1  # the tag of rank 0's word that it has failed
 HOW = "pip install 'minires[mpi]' mpich (or your system's MPI), then: mpiexec -n 4 minires train --distributed mpi"
 
 
@@ -65,6 +67,17 @@ class MPIGroup:
 
     def barrier(self) -> None:
         self._comm.Barrier()
+
+    def speaks_of_failure(self, patience: float) -> bool:
+        if self.rank == 0:  # a byte to each, which arrives whether or not they ever look for it
+            self._said = [self._comm.Isend(np.zeros(1, np.uint8), rank, _SAID) for rank in range(1, self.size)]
+            return True
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            if self._comm.Iprobe(0, _SAID):
+                return False
+            time.sleep(0.01)
+        return True
 
     def abort(self, code: int) -> None:
         self._comm.Abort(code)
