@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -67,7 +68,9 @@ def test_cli_start_runs_whole_processes(tmp_path: Path, capsys: pytest.CaptureFi
         assert 0 < result["imported"] < result["timing"]["median"]
         if sys.platform == "linux":  # NumPy alone takes more than 20 MB; a process that holds a gigabyte is another
             assert 20e6 < result["memory"] < 1e9
-    assert 20e6 < reference["installed"] < ours["installed"]  # numba and what compiles it
+    assert 20e6 < reference["installed"] <= ours["installed"]
+    with_numba = importlib.util.find_spec("numba") is not None
+    assert (reference["installed"] < ours["installed"]) == with_numba  # numba and what compiles it
 
 
 def test_cli_folder_that_is_missing_is_an_error_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
