@@ -53,7 +53,7 @@ _IDENTITY = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 _RELOCATABLE, _AMD64, _R_X86_64_64 = 1, 62, 1
 _SYMBOLS, _RELOCATIONS, _NO_BITS, _UNWIND = 2, 4, 8, 0x70000001
 _ALLOC, _WRITE = 2, 1
-_UNDEFINED, _COMMON = 0, 0xFFF2
+_UNDEFINED = 0
 
 _linked: list[Any] = []  # memory that holds code stays as it is to the end of the process
 

@@ -73,6 +73,7 @@ def add_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) 
     """
     from minires.train.config import FIELDS, TYPES
 
+    parser.set_defaults(distributed=None)  # an option of `train` alone
     for title, names in GROUPS.items():
         group = parser.add_argument_group(title)
         for name in (each for each in names if each not in without):
@@ -97,7 +98,7 @@ def add_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) 
 
 def run(args: argparse.Namespace) -> int:
     """Train, alone or together; print the report."""
-    if getattr(args, "distributed", None) is None:  # finetune, which trains too, has no such option
+    if args.distributed is None:
         return _train(args)
     from minires.cli.together import run_together
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,18 +11,18 @@ from typing import Any
 
 import pytest
 
+from minires.bench.scaling import ScalingError, find_mpiexec
 from tests.cli.conftest import environment
 
 CHECKS = Path(__file__).resolve().parent / "checks.py"
 
 
 def mpiexec() -> str:
-    """The launcher beside this Python (the mpich wheel's), or the system's."""
-    beside = Path(sys.executable).parent / "mpiexec"
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if not found:
+    """The launcher that `minires bench scaling` takes too."""
+    try:
+        return find_mpiexec()
+    except ScalingError:
         pytest.skip("mpiexec is not installed (pip install mpi4py mpich)")
-    return found
 
 
 def launch(ranks: int, *words: str, cwd: Path, **more: Any) -> subprocess.Popen[str]:
